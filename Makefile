@@ -1,0 +1,65 @@
+# Every target works on a fresh clone: the environment in .venv is made when it is missing or its requirements changed.
+PYTHON ?= python3.11
+CORES ?= all
+CONFIG ?= config/config.yaml
+# The name of the experiment in CONFIG, which is also its folder below results/.
+EXPERIMENT = $(shell sed -n 's/^experiment: *//p' $(CONFIG))
+BIN := .venv/bin
+SNAKEMAKE = $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+.venv/ready: envs/requirements.txt
+	@echo "Making the Python environment .venv (some minutes; PyTorch is large)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement envs/requirements.txt
+	@touch $@
+
+.PHONY: setup
+setup: .venv/ready ## make the Python environment
+
+.PHONY: run
+run: .venv/ready ## run the experiment of CONFIG (the default one) to its report
+	@echo "Running the experiment $(EXPERIMENT); long steps write their progress to results/$(EXPERIMENT)/logs"
+	$(SNAKEMAKE)
+	@$(MAKE) --no-print-directory report
+
+.PHONY: report
+report: .venv/ready ## write the HTML report of CONFIG's experiment
+	$(SNAKEMAKE) --report results/$(EXPERIMENT)/report.html
+	@echo "Table and figures on one page: results/$(EXPERIMENT)/summary.html"
+	@echo "Report with all details:       results/$(EXPERIMENT)/report.html"
+
+.PHONY: test
+test: .venv/ready ## run the tests
+	@echo "Running the tests: unit tests of the library, then whole graphs on tiny data (some minutes)"
+	$(BIN)/python -m pytest -m "not conda" $(TESTS)
+
+.PHONY: test-conda
+test-conda: .venv/ready ## run the tiny graph in its conda environments (needs conda on PATH)
+	$(BIN)/python -m pytest -m conda
+
+.PHONY: lint
+lint: .venv/ready ## check the style of code and rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakemake --lint
+
+.PHONY: format
+format: .venv/ready ## format code and rules
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/snakefmt workflow
+
+.PHONY: bench
+bench: .venv/ready ## compare the networks' speed on this machine
+	$(BIN)/python -m benchmarks
+
+.PHONY: clean
+clean: ## remove results, imported volumes and logs; downloads and the environment stay
+	rm -rf results logs benchmarks-of-jobs resources/volumes resources/segmentations

@@ -1,0 +1,26 @@
+"""A copy of the workflow, and a whole run of it on tiny data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from workflow_runs import REPOSITORY, TINY, Project, copy
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory) -> Project:
+    """A copy of the workflow that tests may edit, and must restore."""
+    root = tmp_path_factory.mktemp("project")
+    for name in ("workflow", "envs"):
+        copy(REPOSITORY / name, root / name)
+    return Project(root)
+
+
+@pytest.fixture(scope="session")
+def finished(project, tmp_path_factory) -> Path:
+    """The folder in which the tiny experiment ran to its end; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    answer = project.run(folder, TINY)
+    assert answer.code == 0, answer.text
+    return folder

@@ -1,0 +1,8 @@
+"""The one error type for mistakes that a user can mend."""
+
+
+class UserError(Exception):
+    """Input or configuration that cannot be used: the message names what, where, and the remedy.
+
+    Command-line entry points print the message without a traceback.
+    """

@@ -1,0 +1,61 @@
+"""Training curves: the loss per output over iterations, one line per replicate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
+
+from lsdflow.figures import style
+from lsdflow.figures.style import Look, Palette
+
+TITLES = {"affinities": "Affinities", "lsds": "LSDs", "loss": "All outputs"}
+
+
+def smooth(values: pd.Series) -> pd.Series:
+    """The centred running mean over a twentieth of ``values`` (at least one, an odd number), shorter at the ends."""
+    window = max(1, len(values) // 20) // 2 * 2 + 1
+    return values.rolling(window, center=True, min_periods=1).mean()
+
+
+def training_curves(logs: Mapping[tuple[str, int], pd.DataFrame], palette: Palette) -> Figure:
+    """Losses over iterations on a logarithmic axis, smoothed; a panel per output, a line per replicate.
+
+    Parameters
+    ----------
+    logs : by (setup, replicate), the training log: ``iteration``, ``loss``, and ``affinities`` and ``lsds`` (the loss
+        of each output; missing or NaN where a setup lacks it).
+    palette : colours, and the order of the setups.
+    """
+    outputs = [o for o in ("affinities", "lsds") if any(_has(log, o) for log in logs.values())] or ["loss"]
+    names = palette.sorted([name for name, _ in logs])
+    with style.context():
+        figure = style.new_figure(2.2 + 4.2 * len(outputs), 4.0)
+        for axes, output in zip(figure.subplots(1, len(outputs), squeeze=False)[0], outputs, strict=True):
+            for name in names:
+                for (setup, _), log in sorted(logs.items(), key=lambda item: str(item[0])):
+                    if setup == name and _has(log, output):
+                        seen = log.dropna(subset=[output])
+                        axes.plot(seen["iteration"], smooth(seen[output]), **_line(palette[name]), markevery=[-1])
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(style.plain_numbers())
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_formatter("")
+            axes.grid(axis="y", which="major", color="#E6E6E6", linewidth=0.8)
+            axes.set(title=TITLES[output], xlabel="iteration", ylabel="loss (running mean)")
+            axes.set_xlim(left=0)
+        handles = [Line2D([], [], **_line(palette[name]), label=style.label(name)) for name in names]
+        figure.legend(handles=handles, loc="outside right upper")
+    return figure
+
+
+def _has(log: pd.DataFrame, output: str) -> bool:
+    return output in log and bool(log[output].notna().any())
+
+
+def _line(look: Look) -> dict:
+    mark = {"marker": look.marker, "markersize": 7, "markeredgecolor": "white", "markeredgewidth": 0.6}
+    return {"color": look.colour, "linewidth": 1.1, "alpha": 0.85, **mark}

@@ -1,0 +1,280 @@
+"""The configuration, and what rules ask of it."""
+
+import glob
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from lsdflow import configuration
+from lsdflow.code_hash import code_hash
+from lsdflow.errors import UserError
+
+SCRIPTS = Path(workflow.basedir) / "scripts"
+
+try:
+    cfg = configuration.complete(
+        config,
+        configuration.load_schema(Path(workflow.basedir) / "schemas/config.schema.yaml"),
+    )
+    configuration.check(cfg)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+EXPERIMENT = cfg["experiment"]
+RAW_WATERSHED = configuration.RAW_WATERSHED
+SIMULATED = [name for name, volume in cfg["volumes"].items() if "simulate" in volume]
+IMPORTED = [name for name in cfg["volumes"] if name not in SIMULATED]
+REGIONS = configuration.regions(cfg)
+TRAIN_REGIONS = [name for name in REGIONS if name.startswith("train-")]
+SEGMENTATION = "results/{experiment}/segmentations/{setup}/{replicate}/{region}"
+SEGMENTING = configuration.segmenting(cfg)
+EXTERNALS = list(cfg["external_segmentations"])
+
+
+def one_of(names):
+    """A wildcard constraint: one of the names, or nothing at all where there are none."""
+    return "|".join(names) or "(?!)"
+
+
+wildcard_constraints:
+    experiment=EXPERIMENT,
+    volume=one_of(cfg["volumes"]),
+    download=one_of(cfg["downloads"]),
+    external=one_of(EXTERNALS),
+    region=one_of(REGIONS),
+    setup=one_of([*cfg["setups"], RAW_WATERSHED]),
+    replicate=r"\d+",
+    chunk=r"\d+",
+    chunks=r"\d+",
+
+
+def code_of(script):
+    """The hash of the library code that a script runs: Snakemake does not watch imported modules."""
+    return code_hash(SCRIPTS / script)
+
+
+def volume_path(name):
+    return f"resources/volumes/{name}.zarr"
+
+
+def volume_of_region(wildcards):
+    return volume_path(REGIONS[wildcards.region]["volume"])
+
+
+def box_of(region):
+    """The ``[begin, end]`` of a region, in voxels of its volume."""
+    roi = configuration.region_roi(cfg, REGIONS[region])
+    return [list(roi.begin), list(roi.end)]
+
+
+def roi_of_region(wildcards):
+    return box_of(wildcards.region)
+
+
+def roi_of_predictions(wildcards):
+    """The region, and what setups that see these predictions need around it."""
+    roi = configuration.region_roi(cfg, REGIONS[wildcards.region])
+    roi = roi.grow(configuration.reach_beyond(cfg, wildcards.setup))
+    return [list(roi.begin), list(roi.end)]
+
+
+def source_files(source):
+    """The file that says a source is there: its download's list, or the file or files themselves."""
+    if "download" in source:
+        return [f"resources/downloads/{source['download']}/SHA256SUMS"]
+    return sorted(glob.glob(source["path"], recursive=True)) if source["format"] == "image_stack" else [source["path"]]
+
+
+def source_reader(source):
+    """The arguments of the reader of a source."""
+    folder = f"resources/downloads/{source['download']}/" if "download" in source else ""
+    options = {key: source[key] for key in ("dataset", "lookup") if key in source}
+    return {"path": folder + source["path"], "format": source["format"], **options}
+
+
+def frozen_setups(setup):
+    """The setups that ``setup`` sees, directly or through others; those that are seen come first."""
+    found = []
+    for name in configuration.input_setups(cfg, setup):
+        found += [other for other in [*frozen_setups(name), name] if other not in found]
+    return found
+
+
+def setup_entries(setup):
+    """What defines ``setup`` and the setups that it sees, as plain values."""
+    entries = {}
+    for name in [*frozen_setups(setup), setup]:
+        entry = cfg["setups"][name]
+        entries[name] = {
+            "inputs": entry["inputs"],
+            "outputs": entry["outputs"],
+            "network": configuration.network_of(cfg, name).as_dict(),
+            "distances": entry["affinities"]["offsets"],
+            "losses": entry["losses"],
+            "loss_weights": entry["loss_weights"],
+        }
+    return entries
+
+
+def channels_of(setup):
+    """The channels of each output of a row."""
+    if setup == RAW_WATERSHED:
+        return {"affinities": 3}
+    entry = cfg["setups"][setup]
+    counts = {"affinities": 3 * len(entry["affinities"]["offsets"]), "lsds": 10}
+    return {output: counts[output] for output in entry["outputs"]}
+
+
+def checkpoint_path(setup, replicate):
+    return f"results/{EXPERIMENT}/models/{setup}/{replicate}/checkpoint.pt"
+
+
+def chunk_markers(folder, suffix, chunks):
+    """The files that the jobs of a scattered rule leave."""
+    return [f"{folder}/chunk-{chunk}-of-{chunks}{suffix}" for chunk in range(chunks)]
+
+
+def prediction_markers(setup, replicate, region):
+    folder = f"results/{EXPERIMENT}/predictions/{setup}/{replicate}/{region}"
+    return chunk_markers(folder, ".json", cfg["prediction"]["chunks"])
+
+
+def prediction_store(setup, replicate, region):
+    return f"results/{EXPERIMENT}/predictions/{setup}/{replicate}/{region}.zarr/zarr.json"
+
+
+def runs(kinds=SEGMENTING):
+    """All (setup, replicate) that are segmented."""
+    return [(setup, replicate) for setup in kinds for replicate in configuration.replicates(cfg, setup)]
+
+
+def score_files(pattern):
+    """One file per run, in the order of `runs`."""
+    return [f"results/{EXPERIMENT}/scores/{setup}/{replicate}/{pattern}" for setup, replicate in runs()]
+
+
+# data
+
+
+def files_of_volume(wildcards):
+    volume = cfg["volumes"][wildcards.volume]
+    return source_files(volume["raw"]) + source_files(volume["labels"])
+
+
+def raw_reader(wildcards):
+    return source_reader(cfg["volumes"][wildcards.volume]["raw"])
+
+
+def labels_reader(wildcards):
+    return source_reader(cfg["volumes"][wildcards.volume]["labels"])
+
+
+def files_of_external(wildcards):
+    return source_files(cfg["external_segmentations"][wildcards.external]["source"])
+
+
+def volume_of_external(wildcards):
+    return volume_path(cfg["external_segmentations"][wildcards.external]["volume"])
+
+
+def external_reader(wildcards):
+    return source_reader(cfg["external_segmentations"][wildcards.external]["source"])
+
+
+# training
+
+
+def frozen_checkpoints(wildcards):
+    return [checkpoint_path(name, wildcards.replicate) for name in frozen_setups(wildcards.setup)]
+
+
+def names_of_frozen(wildcards):
+    return frozen_setups(wildcards.setup)
+
+
+def entries_of_setup(wildcards):
+    return setup_entries(wildcards.setup)
+
+
+def context_of_frozen(wildcards):
+    """What frozen networks get around the crop; of no concern to setups that see none."""
+    return cfg["prediction"]["context"] if frozen_setups(wildcards.setup) else [0, 0, 0]
+
+
+def train_regions(wildcards):
+    return [{"roi": box_of(name), "probability": REGIONS[name]["probability"]} for name in TRAIN_REGIONS]
+
+
+# prediction
+
+
+def outputs_of_setup(wildcards):
+    return channels_of(wildcards.setup)
+
+
+def checkpoints_of_setup(wildcards):
+    return [checkpoint_path(name, wildcards.replicate) for name in setup_entries(wildcards.setup)]
+
+
+def names_of_seen(wildcards):
+    return configuration.input_setups(cfg, wildcards.setup)
+
+
+def stores_of_seen(wildcards):
+    names = configuration.input_setups(cfg, wildcards.setup)
+    return [prediction_store(name, wildcards.replicate, wildcards.region) for name in names]
+
+
+def markers_of_seen(wildcards):
+    names = configuration.input_setups(cfg, wildcards.setup)
+    return [m for name in names for m in prediction_markers(name, wildcards.replicate, wildcards.region)]
+
+
+# segmentation
+
+
+def markers_of_predictions(wildcards):
+    return prediction_markers(wildcards.setup, wildcards.replicate, wildcards.region)
+
+
+def segmentation_folder(setup, replicate, region):
+    return f"results/{EXPERIMENT}/segmentations/{setup}/{replicate}/{region}"
+
+
+def markers_of_fragments(wildcards):
+    folder = segmentation_folder(wildcards.setup, wildcards.replicate, wildcards.region)
+    return chunk_markers(f"{folder}/fragments", ".json", cfg["segmentation"]["chunks"])
+
+
+def region_graphs(wildcards):
+    folder = segmentation_folder(wildcards.setup, wildcards.replicate, wildcards.region)
+    return chunk_markers(f"{folder}/region_graph", ".npz", cfg["segmentation"]["chunks"])
+
+
+def segmentations_of_test():
+    return [f"{segmentation_folder(setup, replicate, 'test')}/segmentation.zarr" for setup, replicate in runs()]
+
+
+# report
+
+
+def training_runs():
+    return [(setup, replicate) for setup in cfg["setups"] for replicate in cfg["replicates"]]
+
+
+def panel_inputs(wildcards):
+    """What a picture panel shows of a row, by name."""
+    setup, replicate = (
+        wildcards.setup,
+        configuration.replicates(cfg, wildcards.setup)[0],
+    )
+    inputs = {
+        "volume": volume_path(REGIONS["test"]["volume"]),
+        "store": prediction_store(setup, replicate, "test"),
+        "predicted": prediction_markers(setup, replicate, "test"),
+    }
+    if setup in SEGMENTING:
+        folder = segmentation_folder(setup, replicate, "test")
+        inputs["fragments"] = f"{folder}/fragments.zarr/zarr.json"
+        inputs["segmentation"] = f"{folder}/segmentation.zarr"
+    return inputs

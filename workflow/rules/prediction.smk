@@ -1,0 +1,90 @@
+rule create_predictions:
+    input:
+        volume=volume_of_region,
+    output:
+        "results/{experiment}/predictions/{setup}/{replicate}/{region}.zarr/zarr.json",
+    log:
+        "results/{experiment}/logs/create_predictions/{setup}/{replicate}/{region}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/create_predictions/{setup}/{replicate}/{region}.tsv"
+    conda:
+        "../../envs/segment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code_of("create_predictions.py"),
+        roi=roi_of_predictions,
+        outputs=outputs_of_setup,
+        block_shape=cfg["prediction"]["block_shape"],
+    message:
+        "preparing the predictions of {wildcards.setup}, replicate {wildcards.replicate}, on {wildcards.region}"
+    script:
+        "../scripts/create_predictions.py"
+
+
+rule predict:
+    input:
+        volume=volume_of_region,
+        checkpoints=checkpoints_of_setup,
+        store="results/{experiment}/predictions/{setup}/{replicate}/{region}.zarr/zarr.json",
+        predictions=stores_of_seen,
+        predicted=markers_of_seen,
+    output:
+        "results/{experiment}/predictions/{setup}/{replicate}/{region}/chunk-{chunk}-of-{chunks}.json",
+    log:
+        "results/{experiment}/logs/predict/{setup}/{replicate}/{region}/{chunk}-of-{chunks}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/predict/{setup}/{replicate}/{region}/{chunk}-of-{chunks}.tsv"
+    wildcard_constraints:
+        setup=one_of(cfg["setups"]),
+    conda:
+        "../../envs/train.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=720,
+        gpu=1,
+    params:
+        code=code_of("predict.py"),
+        setups=entries_of_setup,
+        frozen=names_of_seen,
+        roi=roi_of_predictions,
+        block_shape=cfg["prediction"]["block_shape"],
+        context=cfg["prediction"]["context"],
+        chunks=cfg["prediction"]["chunks"],
+    message:
+        "predicting {wildcards.region} with {wildcards.setup}, replicate {wildcards.replicate}"
+    script:
+        "../scripts/predict.py"
+
+
+rule raw_affinities:
+    input:
+        volume=volume_of_region,
+        store="results/{experiment}/predictions/{setup}/{replicate}/{region}.zarr/zarr.json",
+    output:
+        "results/{experiment}/predictions/{setup}/{replicate}/{region}/chunk-{chunk}-of-{chunks}.json",
+    log:
+        "results/{experiment}/logs/raw_affinities/{setup}/{replicate}/{region}/{chunk}-of-{chunks}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/raw_affinities/{setup}/{replicate}/{region}/{chunk}-of-{chunks}.tsv"
+    wildcard_constraints:
+        setup=RAW_WATERSHED,
+    conda:
+        "../../envs/segment.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_of("raw_affinities.py"),
+        roi=roi_of_region,
+        smoothing=cfg["raw_watershed"]["smoothing"],
+        block_shape=cfg["prediction"]["block_shape"],
+        chunks=cfg["prediction"]["chunks"],
+    message:
+        "reading affinities off the grey values of {wildcards.region}"
+    script:
+        "../scripts/raw_affinities.py"

@@ -1,0 +1,174 @@
+rule plot_scores:
+    input:
+        rows="results/{experiment}/scores/rows.csv",
+        curves="results/{experiment}/scores/curves.csv",
+    output:
+        voi=report(
+            "results/{experiment}/figures/voi_curves.png",
+            caption="../report/voi_curves.rst",
+            category="Comparison",
+            labels={"figure": "VOI split against merge"},
+        ),
+        voi_svg="results/{experiment}/figures/voi_curves.svg",
+        bars=report(
+            "results/{experiment}/figures/comparison.png",
+            caption="../report/comparison.rst",
+            category="Comparison",
+            labels={"figure": "scores by setup"},
+        ),
+        bars_svg="results/{experiment}/figures/comparison.svg",
+    log:
+        "results/{experiment}/logs/plot_scores.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plot_scores.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code_of("plot_scores.py"),
+        setups=list(cfg["setups"]),
+        externals=EXTERNALS,
+    message:
+        "drawing the scores"
+    script:
+        "../scripts/plot_scores.py"
+
+
+rule plot_training:
+    input:
+        [f"results/{EXPERIMENT}/models/{setup}/{replicate}/log.csv" for setup, replicate in training_runs()],
+    output:
+        png=report(
+            "results/{experiment}/figures/training.png",
+            caption="../report/training.rst",
+            category="Training",
+            labels={"figure": "loss over iterations"},
+        ),
+        svg="results/{experiment}/figures/training.svg",
+    log:
+        "results/{experiment}/logs/plot_training.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plot_training.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code_of("plot_training.py"),
+        setups=list(cfg["setups"]),
+        runs=training_runs(),
+    message:
+        "drawing the training curves"
+    script:
+        "../scripts/plot_training.py"
+
+
+rule plot_panel:
+    input:
+        unpack(panel_inputs),
+    output:
+        png=report(
+            "results/{experiment}/figures/panel_{setup}.png",
+            caption="../report/panel.rst",
+            category="Pictures",
+            labels={"setup": "{setup}"},
+        ),
+        svg="results/{experiment}/figures/panel_{setup}.svg",
+    log:
+        "results/{experiment}/logs/plot_panel/{setup}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plot_panel/{setup}.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        code=code_of("plot_panel.py"),
+        roi=box_of("test"),
+    message:
+        "drawing the pictures of {wildcards.setup}"
+    script:
+        "../scripts/plot_panel.py"
+
+
+rule plot_resources:
+    input:
+        "results/{experiment}/scores/rows.csv",
+    output:
+        png=report(
+            "results/{experiment}/figures/resources.png",
+            caption="../report/resources.rst",
+            category="Resources",
+            labels={"figure": "time and memory per stage"},
+        ),
+        svg="results/{experiment}/figures/resources.svg",
+        table="results/{experiment}/scores/resources.csv",
+    log:
+        "results/{experiment}/logs/plot_resources.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plot_resources.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code_of("plot_resources.py"),
+        setups=list(cfg["setups"]),
+    message:
+        "drawing time and memory"
+    script:
+        "../scripts/plot_resources.py"
+
+
+rule summary:
+    input:
+        rows="results/{experiment}/scores/rows.csv",
+        resources="results/{experiment}/scores/resources.csv",
+        voi="results/{experiment}/figures/voi_curves.png",
+        bars="results/{experiment}/figures/comparison.png",
+        training="results/{experiment}/figures/training.png",
+        times="results/{experiment}/figures/resources.png",
+        panels=expand(
+            "results/{{experiment}}/figures/panel_{setup}.png",
+            setup=list(dict.fromkeys([*cfg["setups"], *SEGMENTING])),
+        ),
+    output:
+        page=report(
+            "results/{experiment}/summary.html",
+            caption="../report/summary.rst",
+            category="Summary",
+            labels={"page": "everything on one page"},
+        ),
+        table="results/{experiment}/scores/comparison.md",
+        summary="results/{experiment}/scores/comparison.csv",
+    log:
+        "results/{experiment}/logs/summary.log",
+    benchmark:
+        "results/{experiment}/benchmarks/summary.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code_of("summary.py"),
+        setups=list(cfg["setups"]),
+        panels=list(dict.fromkeys([*cfg["setups"], *SEGMENTING])),
+        replicates=cfg["replicates"],
+        train=[f"{REGIONS[name]['volume']}, {configuration.region_roi(cfg, REGIONS[name])}" for name in TRAIN_REGIONS],
+        validation=f"{REGIONS['validation']['volume']}, {configuration.region_roi(cfg, REGIONS['validation'])}",
+        test=f"{REGIONS['test']['volume']}, {configuration.region_roi(cfg, REGIONS['test'])}",
+    message:
+        "writing results/{wildcards.experiment}/summary.html"
+    script:
+        "../scripts/summary.py"

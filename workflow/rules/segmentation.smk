@@ -1,0 +1,136 @@
+rule create_fragments:
+    input:
+        volume=volume_of_region,
+    output:
+        f"{SEGMENTATION}/fragments.zarr/zarr.json",
+    log:
+        "results/{experiment}/logs/create_fragments/{setup}/{replicate}/{region}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/create_fragments/{setup}/{replicate}/{region}.tsv"
+    conda:
+        "../../envs/segment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code_of("create_fragments.py"),
+        roi=roi_of_region,
+        block_shape=cfg["segmentation"]["block_shape"],
+    message:
+        "preparing the fragments of {wildcards.setup}, replicate {wildcards.replicate}, on {wildcards.region}"
+    script:
+        "../scripts/create_fragments.py"
+
+
+rule fragments:
+    input:
+        volume=volume_of_region,
+        store="results/{experiment}/predictions/{setup}/{replicate}/{region}.zarr/zarr.json",
+        predicted=markers_of_predictions,
+        fragments=f"{SEGMENTATION}/fragments.zarr/zarr.json",
+    output:
+        f"{SEGMENTATION}/fragments/chunk-{{chunk}}-of-{{chunks}}.json",
+    log:
+        "results/{experiment}/logs/fragments/{setup}/{replicate}/{region}/{chunk}-of-{chunks}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/fragments/{setup}/{replicate}/{region}/{chunk}-of-{chunks}.tsv"
+    conda:
+        "../../envs/segment.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        code=code_of("fragments.py"),
+        roi=roi_of_region,
+        block_shape=cfg["segmentation"]["block_shape"],
+        context=cfg["segmentation"]["context"],
+        chunks=cfg["segmentation"]["chunks"],
+        foreground_threshold=cfg["segmentation"]["foreground_threshold"],
+        minimum_seed_distance=cfg["segmentation"]["minimum_seed_distance"],
+        in_sections=cfg["segmentation"]["in_sections"],
+    message:
+        "watershed fragments of {wildcards.setup}, replicate {wildcards.replicate}, on {wildcards.region}"
+    script:
+        "../scripts/fragments.py"
+
+
+rule region_graph:
+    input:
+        volume=volume_of_region,
+        store="results/{experiment}/predictions/{setup}/{replicate}/{region}.zarr/zarr.json",
+        fragments=f"{SEGMENTATION}/fragments.zarr/zarr.json",
+        found=markers_of_fragments,
+    output:
+        f"{SEGMENTATION}/region_graph/chunk-{{chunk}}-of-{{chunks}}.npz",
+    log:
+        "results/{experiment}/logs/region_graph/{setup}/{replicate}/{region}/{chunk}-of-{chunks}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/region_graph/{setup}/{replicate}/{region}/{chunk}-of-{chunks}.tsv"
+    conda:
+        "../../envs/segment.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        code=code_of("region_graph.py"),
+        roi=roi_of_region,
+        block_shape=cfg["segmentation"]["block_shape"],
+        chunks=cfg["segmentation"]["chunks"],
+    message:
+        "region graph of {wildcards.setup}, replicate {wildcards.replicate}, on {wildcards.region}"
+    script:
+        "../scripts/region_graph.py"
+
+
+rule merge_tree:
+    input:
+        graphs=region_graphs,
+    output:
+        f"{SEGMENTATION}/merge_tree.npz",
+    log:
+        "results/{experiment}/logs/merge_tree/{setup}/{replicate}/{region}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/merge_tree/{setup}/{replicate}/{region}.tsv"
+    conda:
+        "../../envs/segment.yaml"
+    threads: 1
+    resources:
+        mem_mb=16000,
+        runtime=240,
+    params:
+        code=code_of("merge_tree.py"),
+        merge_function=cfg["segmentation"]["merge_function"],
+    message:
+        "agglomerating {wildcards.setup}, replicate {wildcards.replicate}, on {wildcards.region}"
+    script:
+        "../scripts/merge_tree.py"
+
+
+rule segmentation:
+    input:
+        fragments=f"{SEGMENTATION}/fragments.zarr/zarr.json",
+        found=markers_of_fragments,
+        tree=f"{SEGMENTATION}/merge_tree.npz",
+        selected="results/{experiment}/scores/{setup}/{replicate}/selected.json",
+    output:
+        directory(f"{SEGMENTATION}/segmentation.zarr"),
+    log:
+        "results/{experiment}/logs/segmentation/{setup}/{replicate}/{region}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/segmentation/{setup}/{replicate}/{region}.tsv"
+    conda:
+        "../../envs/segment.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        code=code_of("segmentation.py"),
+        block_shape=cfg["segmentation"]["block_shape"],
+    message:
+        "segmentation of {wildcards.setup}, replicate {wildcards.replicate}, on {wildcards.region}"
+    script:
+        "../scripts/segmentation.py"

@@ -1,0 +1,33 @@
+rule train:
+    input:
+        volumes=[volume_path(REGIONS[name]["volume"]) for name in TRAIN_REGIONS],
+        targets=expand("results/{{experiment}}/targets/{region}.zarr", region=TRAIN_REGIONS),
+        frozen=frozen_checkpoints,
+    output:
+        checkpoint="results/{experiment}/models/{setup}/{replicate}/checkpoint.pt",
+        log="results/{experiment}/models/{setup}/{replicate}/log.csv",
+    log:
+        "results/{experiment}/logs/train/{setup}/{replicate}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/train/{setup}/{replicate}.tsv"
+    wildcard_constraints:
+        setup=one_of(cfg["setups"]),
+    conda:
+        "../../envs/train.yaml"
+    # Many networks are trained: side by side on one core each they take less time than one after the other on all.
+    threads: 1
+    resources:
+        mem_mb=16000,
+        runtime=2880,
+        gpu=1,
+    params:
+        code=code_of("train.py"),
+        setups=entries_of_setup,
+        frozen=names_of_frozen,
+        context=context_of_frozen,
+        regions=train_regions,
+        training=lookup("setups/{setup}/training", within=cfg),
+    message:
+        "training {wildcards.setup}, replicate {wildcards.replicate} (progress in {log})"
+    script:
+        "../scripts/train.py"

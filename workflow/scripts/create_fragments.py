@@ -1,0 +1,22 @@
+"""Make the empty volume that the fragment jobs of a region write into."""
+
+import shutil
+from pathlib import Path
+
+from lsdflow.volumes import create_volume, open_volume
+from lsdflow_job import as_roi, job
+
+with job(snakemake):
+    params, roi = snakemake.params, as_roi(snakemake.params.roi)
+    folder = Path(snakemake.output[0]).parent
+    shutil.rmtree(folder, ignore_errors=True)
+    raw = open_volume(snakemake.input.volume, "raw")
+    create_volume(
+        folder,
+        "fragments",
+        shape=roi.shape,
+        dtype="uint64",
+        voxel_size=raw.voxel_size,
+        offset=[o + b * v for o, b, v in zip(raw.offset, roi.begin, raw.voxel_size, strict=True)],
+        shard_zyx=params.block_shape,
+    )

@@ -1,0 +1,16 @@
+"""Import raw voxels and labels from the files that hold them."""
+
+from lsdflow.errors import UserError
+from lsdflow.sources import check_labels, check_pair, check_raw, read_source
+from lsdflow.volumes import Volume, write_volume
+from lsdflow_job import job
+
+with job(snakemake):
+    name, params = snakemake.wildcards.volume, snakemake.params
+    raw = check_raw(read_source(**params.raw), f"the raw data of volume {name!r}")
+    labels = check_labels(read_source(**params.labels), f"the labels of volume {name!r}")
+    check_pair(raw, labels, f"volume {name!r}")
+    if list(raw.shape) != list(params.shape):
+        raise UserError(f"volumes.{name}.shape is {list(params.shape)}, but the files hold {list(raw.shape)} voxels")
+    for part, data in (("raw", raw), ("labels", labels)):
+        write_volume(snakemake.output[0], part, Volume(data, tuple(params.voxel_size)))

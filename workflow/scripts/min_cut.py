@@ -1,0 +1,38 @@
+"""Splits and merges that correct the segmentation of the test region, on skeletons of the truth."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lsdflow.agglomeration import MergeTree
+from lsdflow.blocks import BlockGrid
+from lsdflow.metrics.min_cut import min_cut_metric
+from lsdflow.metrics.skeletons import load_skeletons, node_labels, skeleton_arrays
+from lsdflow.volumes import open_volume
+from lsdflow_job import job
+
+with job(snakemake):
+    threshold = json.loads(Path(snakemake.input.selected).read_text())["threshold"]
+    tree = MergeTree.load(snakemake.input.tree)
+    graph = load_skeletons(snakemake.input.skeletons)
+    skeletons = skeleton_arrays(graph)
+    fragments = open_volume(Path(snakemake.input.fragments).parent, "fragments")
+    found = np.zeros(len(skeletons.components), np.uint64)
+    grid = BlockGrid(fragments.roi, snakemake.params.block_shape)
+    for index in range(len(grid)):
+        block = fragments.cut(grid[index])
+        # A node lies in one block; outside it the label is 0.
+        found += node_labels(graph, block.data, block.voxel_size, block.offset)
+    scores = min_cut_metric(
+        skeletons.components,
+        found,
+        skeletons.positions,
+        tree.edges,
+        tree.scores,
+        threshold,
+        skeleton_edges=skeletons.edges,
+    )
+    pd.DataFrame([asdict(scores)]).to_csv(snakemake.output[0], index=False, lineterminator="\n")

@@ -1,0 +1,52 @@
+"""Write the page that shows everything: table, figures, and how it was made."""
+
+import os
+import platform
+from pathlib import Path
+
+import pandas as pd
+
+from lsdflow.figures.page import page
+from lsdflow.figures.scores import headline, summarise, table_html, table_markdown
+from lsdflow.figures.style import label
+from lsdflow.provenance import code_version, processor
+from lsdflow_job import job
+
+with job(snakemake):
+    params, files, name = snakemake.params, snakemake.input, snakemake.wildcards.experiment
+    table = summarise(pd.read_csv(files.rows), params.setups)
+    table.to_csv(snakemake.output.summary, index=False, lineterminator="\n")
+    Path(snakemake.output.table).write_text(table_markdown(table) + "\n")
+    jobs = pd.read_csv(files.resources)
+    training = jobs.loc[jobs["rule"] == "train", "seconds"].sum()
+    facts = [
+        ("Experiment", name),
+        ("Training regions", "; ".join(params.train)),
+        ("Validation region", params.validation),
+        ("Test region", params.test),
+        ("Replicates (seeds)", ", ".join(map(str, params.replicates))),
+        ("Computing time", f"{jobs['seconds'].sum() / 60:.1f} min in all jobs, {training / 60:.1f} min of it training"),
+        ("Processor", f"{processor()}, {os.cpu_count()} cores, {platform.system()}"),
+        ("Code", code_version()),
+    ]
+    sections = [
+        ("Comparison", "Scores on the test region, mean and spread over replicates.", files.bars),
+        (
+            "Split against merge errors",
+            "Each line is one replicate over all agglomeration thresholds on the test region. Filled: the threshold "
+            "selected on the validation region. Ring: the best one on the test region, which no user could know.",
+            files.voi,
+        ),
+        ("Training", "Loss over iterations.", files.training),
+        *(
+            (f"Pictures: {label(setup)}", "A section and a cut of the test region, first replicate.", path)
+            for setup, path in zip(params.panels, files.panels, strict=True)
+        ),
+        ("Time and memory", "Measured for each job, summed by stage.", files.times),
+    ]
+    note = (
+        "VOI in bits; unlabelled truth is ignored. Thresholds are selected on the validation region. ± is the sample "
+    )
+    note += "standard deviation over replicates."
+    html = page(f"lsdflow: {name}", facts, table_html(table), sections, lead=headline(table), table_note=note)
+    Path(snakemake.output.page).write_text(html)
