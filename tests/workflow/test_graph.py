@@ -123,12 +123,13 @@ def test_finished_run_has_nothing_to_do(project, finished):
 
 
 def test_runs_twice_to_the_same_numbers(finished, tmp_path):
-    """In another folder, by the workflow in another place: the same scores to the byte, the same segmentations."""
+    """In another folder, by the workflow in another place, cut into other jobs: the same scores to the byte."""
     folder = tmp_path / "again"
     folder.mkdir()
+    one_job = write_config(tmp_path / "one_job.yaml", {"segmentation": {"chunks": 1}})
     stores = [str(segmentation_path(folder, setup).relative_to(folder)) for setup in sorted(SEGMENTED)]
     tables = [f"results/tiny/scores/{name}.csv" for name in ("rows", "curves")]
-    answer = Project(REPOSITORY).run(folder, TINY, arguments=[*tables, *stores])
+    answer = Project(REPOSITORY).run(folder, TINY, one_job, arguments=[*tables, *stores])
     assert answer.code == 0, answer.text
     made = sorted(path.relative_to(folder) for path in (results(folder) / "scores").rglob("*.csv"))
     assert len(made) == 2 + 5 * len(SEGMENTED)
@@ -156,12 +157,13 @@ def test_sixth_setup_plans_its_own_jobs_and_the_comparison(project, finished, si
 
 def test_sixth_setup_runs(project, finished, sixth, tmp_path):
     folder = copy(finished, tmp_path / "sixth")
-    answer = project.run(folder, TINY, sixth)
+    panel, table = "results/tiny/figures/panel_acmtlsd.png", "results/tiny/scores/rows.csv"
+    answer = project.run(folder, TINY, sixth, arguments=[panel, table])
     assert answer.code == 0, answer.text
-    rows, before = (pd.read_csv(results(f) / "scores" / "rows.csv") for f in (folder, finished))
+    assert (folder / panel).exists()
+    rows, before = (pd.read_csv(path / table) for path in (folder, finished))
     assert set(rows["row"]) == SEGMENTED | {"acmtlsd"}
     pd.testing.assert_frame_equal(rows[rows["row"] != "acmtlsd"].reset_index(drop=True), before)
-    assert (results(folder) / "figures" / "panel_acmtlsd.png").exists()
 
 
 def test_setup_that_sees_another_one_trains_only_itself(project, finished, tmp_path):

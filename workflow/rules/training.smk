@@ -12,6 +12,8 @@ rule train:
         "results/{experiment}/benchmarks/train/{setup}/{replicate}.tsv"
     wildcard_constraints:
         setup=one_of(cfg["setups"]),
+    # The longest way through the graph: networks that others see come before everything else.
+    priority: 10
     conda:
         "../../envs/train.yaml"
     # Many networks are trained: side by side on one core each they take less time than one after the other on all.
