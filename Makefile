@@ -56,10 +56,15 @@ format: .venv/ready ## format code and rules
 	$(BIN)/ruff format
 	$(BIN)/snakefmt workflow
 
+# The peers that speed is compared with; kept apart from the environment of the workflow.
+.venv/peers/ready: envs/requirements-bench.txt | .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/peers --requirement $<
+	@touch $@
+
 .PHONY: bench
-bench: .venv/ready ## compare the networks' speed on this machine
-	$(BIN)/python -m benchmarks
+bench: .venv/ready .venv/peers/ready ## measure the speed of LSD targets beside their peer
+	PYTHONPATH=workflow:.venv/peers $(BIN)/python benchmarks/lsd_targets.py docs/lsd_targets_speed.md
 
 .PHONY: clean
 clean: ## remove results, imported volumes and logs; downloads and the environment stay
-	rm -rf results logs benchmarks-of-jobs resources/volumes resources/segmentations
+	rm -rf results resources/volumes resources/segmentations resources/logs resources/benchmarks

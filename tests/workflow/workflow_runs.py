@@ -82,9 +82,9 @@ class Project:
         )
         return Answer(done.returncode, done.stdout)
 
-    def plan(self, folder: Path, *configs: Path) -> Plan:
+    def plan(self, folder: Path, *configs: Path, targets: Sequence[str] = ()) -> Plan:
         """What would run in ``folder``; nothing does."""
-        command = self.command(folder, configs, "--summary")
+        command = self.command(folder, configs, "--summary", *targets)
         done = subprocess.run(command, env=environment(), cwd=folder, text=True, capture_output=True)
         assert done.returncode == 0, done.stderr
         rows = csv.DictReader(done.stdout.splitlines(), delimiter="\t")

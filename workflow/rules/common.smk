@@ -28,6 +28,7 @@ REGIONS = configuration.regions(cfg)
 TRAIN_REGIONS = [name for name in REGIONS if name.startswith("train-")]
 SEGMENTATION = "results/{experiment}/segmentations/{setup}/{replicate}/{region}"
 SEGMENTING = configuration.segmenting(cfg)
+PICTURED = list(dict.fromkeys([*cfg["setups"], *SEGMENTING]))
 EXTERNALS = list(cfg["external_segmentations"])
 
 

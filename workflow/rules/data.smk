@@ -8,9 +8,9 @@ rule download:
     output:
         "resources/downloads/{download}/SHA256SUMS",
     log:
-        "logs/download/{download}.log",
+        "resources/logs/download/{download}.log",
     benchmark:
-        "benchmarks/download/{download}.tsv"
+        "resources/benchmarks/download/{download}.tsv"
     conda:
         "../../envs/data.yaml"
     threads: 8
@@ -32,9 +32,9 @@ rule import_volume:
     output:
         directory("resources/volumes/{volume}.zarr"),
     log:
-        "logs/import_volume/{volume}.log",
+        "resources/logs/import_volume/{volume}.log",
     benchmark:
-        "benchmarks/import_volume/{volume}.tsv"
+        "resources/benchmarks/import_volume/{volume}.tsv"
     wildcard_constraints:
         volume=one_of(IMPORTED),
     conda:
@@ -59,9 +59,9 @@ rule simulate_volume:
     output:
         directory("resources/volumes/{volume}.zarr"),
     log:
-        "logs/simulate_volume/{volume}.log",
+        "resources/logs/simulate_volume/{volume}.log",
     benchmark:
-        "benchmarks/simulate_volume/{volume}.tsv"
+        "resources/benchmarks/simulate_volume/{volume}.tsv"
     wildcard_constraints:
         volume=one_of(SIMULATED),
     conda:
@@ -88,9 +88,9 @@ rule import_segmentation:
     output:
         directory("resources/segmentations/{external}.zarr"),
     log:
-        "logs/import_segmentation/{external}.log",
+        "resources/logs/import_segmentation/{external}.log",
     benchmark:
-        "benchmarks/import_segmentation/{external}.tsv"
+        "resources/benchmarks/import_segmentation/{external}.tsv"
     conda:
         "../../envs/data.yaml"
     threads: 1

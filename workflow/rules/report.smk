@@ -139,7 +139,7 @@ rule summary:
         times="results/{experiment}/figures/resources.png",
         panels=expand(
             "results/{{experiment}}/figures/panel_{setup}.png",
-            setup=list(dict.fromkeys([*cfg["setups"], *SEGMENTING])),
+            setup=PICTURED,
         ),
     output:
         page=report(
@@ -163,7 +163,7 @@ rule summary:
     params:
         code=code_of("summary.py"),
         setups=list(cfg["setups"]),
-        panels=list(dict.fromkeys([*cfg["setups"], *SEGMENTING])),
+        panels=PICTURED,
         replicates=cfg["replicates"],
         train=[f"{REGIONS[name]['volume']}, {configuration.region_roi(cfg, REGIONS[name])}" for name in TRAIN_REGIONS],
         validation=f"{REGIONS['validation']['volume']}, {configuration.region_roi(cfg, REGIONS['validation'])}",
@@ -172,3 +172,47 @@ rule summary:
         "writing results/{wildcards.experiment}/summary.html"
     script:
         "../scripts/summary.py"
+
+
+rule publish_figure:
+    input:
+        "results/{experiment}/figures/{figure}.png",
+    output:
+        "docs/{experiment}/{figure}.png",
+    log:
+        "results/{experiment}/logs/publish_figure/{figure}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/publish_figure/{figure}.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=5,
+    message:
+        "copying the figure {wildcards.figure} into docs/{wildcards.experiment}"
+    shell:
+        "cp {input} {output} 2> {log}"
+
+
+rule publish_table:
+    input:
+        "results/{experiment}/scores/{table}",
+    output:
+        "docs/{experiment}/{table}",
+    log:
+        "results/{experiment}/logs/publish_table/{table}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/publish_table/{table}.tsv"
+    wildcard_constraints:
+        table=r"\w+\.(csv|md)",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=5,
+    message:
+        "copying the table {wildcards.table} into docs/{wildcards.experiment}"
+    shell:
+        "cp {input} {output} 2> {log}"
