@@ -23,13 +23,12 @@ help: ## show the targets
 setup: .venv/ready ## make the Python environment
 
 .PHONY: run
-run: .venv/ready ## run the experiment of CONFIG (the default one) to its report
-	@echo "Running the experiment $(EXPERIMENT); long steps write their progress to results/$(EXPERIMENT)/logs"
-	$(SNAKEMAKE)
-	@$(MAKE) --no-print-directory report
+run: report ## run the experiment of CONFIG (the default one) to its report
 
 .PHONY: report
-report: .venv/ready ## write the HTML report of CONFIG's experiment
+report: .venv/ready ## the same: what is done already is not done again
+	@echo "Running the experiment $(EXPERIMENT); long steps write their progress to results/$(EXPERIMENT)/logs"
+	$(SNAKEMAKE)
 	$(SNAKEMAKE) --report results/$(EXPERIMENT)/report.html
 	@echo "Table and figures on one page: results/$(EXPERIMENT)/summary.html"
 	@echo "Report with all details:       results/$(EXPERIMENT)/report.html"

@@ -70,6 +70,7 @@ def main(path: Path) -> None:
         "|---|---:|---:|---:|---:|---:|---:|",
         *rows(),
     ]
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(text) + "\n")
     print("\n".join(text))
 

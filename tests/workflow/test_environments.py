@@ -21,8 +21,9 @@ WORKFLOW = REPOSITORY / "workflow"
 ENVIRONMENTS = REPOSITORY / "envs"
 SHARED = WORKFLOW / "scripts" / "lsdflow_job.py"
 
-# Packages whose name is not that of the module.
+# Packages whose name is not that of the module, and one that a module of another package asks for.
 PACKAGES = {"skimage": "scikit-image", "yaml": "pyyaml", "bioimage_cpp": "bioimage-cpp"}
+ASKED_FOR = {"torch.utils.tensorboard": "tensorboard"}
 
 
 def scripts_by_environment() -> dict[str, set[Path]]:
@@ -59,9 +60,10 @@ def imports(file: Path) -> set[str]:
 
 def packages_of(script: Path) -> set[str]:
     """The packages from elsewhere that a script needs."""
-    modules = {name.partition(".")[0] for file in modules_of(script) for name in imports(file)}
-    foreign = modules - sys.stdlib_module_names - {"lsdflow", SHARED.stem}
-    return {PACKAGES.get(module, module) for module in foreign}
+    names = {name for file in modules_of(script) for name in imports(file)}
+    foreign = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"lsdflow", SHARED.stem}
+    packages = {PACKAGES.get(module, module) for module in foreign}
+    return packages | {package for module, package in ASKED_FOR.items() if module in names}
 
 
 def listed(environment: str) -> set[str]:

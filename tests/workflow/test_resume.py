@@ -97,10 +97,9 @@ def killed_twice(project, config, tmp_path_factory) -> Path:
     """A folder in which a run was killed while it wrote the volume, another one in its training, and one finished."""
     folder = tmp_path_factory.mktemp("killed")
     kill_when(folder / VOLUME / "raw", project, folder, config, CHECKPOINT)
-    assert project.plan(folder, config, targets=[CHECKPOINT]).rules == {"simulate_volume", "lsd_targets", "train"}
+    assert "simulating volume cube" in project.run(folder, config, arguments=["-n", CHECKPOINT]).text
     kill_when(folder / MODEL / "state.pt", project, folder, config, CHECKPOINT)
     assert not (folder / CHECKPOINT).exists()
-    assert project.plan(folder, config, targets=[CHECKPOINT]).rules == {"train"}
     answer = project.run(folder, config, arguments=[CHECKPOINT])
     assert answer.code == 0, answer.text
     return folder

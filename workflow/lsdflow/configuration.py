@@ -258,6 +258,7 @@ def check(config: Config) -> None:
     _check_sources(config)
     _check_regions(config)
     _check_shapes(config)
+    _check_sigma(config)
     grid = config["evaluation"]["thresholds"]
     if grid["end"] < grid["begin"]:
         raise UserError(f"evaluation.thresholds: begin ({grid['begin']}) must not be above end ({grid['end']})")
@@ -292,6 +293,20 @@ def _check_setups(config: Config, networks: list[str]) -> None:
                 )
     for name in setups:
         _check_cycle(config, name, [])
+
+
+def _check_sigma(config: Config) -> None:
+    sigma = config["targets"]["sigma"]
+    transposed = [name for name, setup in config["setups"].items() if setup["training"]["augment"]["transpose"]]
+    for volume in {region["volume"] for region in config["split"]["train"]}:
+        pairs = (
+            list(zip(config["volumes"][volume]["voxel_size"], sigma, strict=True)) if isinstance(sigma, list) else []
+        )
+        if transposed and len({size for size, _ in pairs}) < len(set(pairs)):
+            raise UserError(
+                f"targets.sigma: {sigma} differs between axes of equal voxel size, which training.augment.transpose "
+                f"exchanges (setup {transposed[0]!r}): set it to false, or give those axes the same sigma"
+            )
 
 
 def _check_cycle(config: Config, name: str, path: list[str]) -> None:

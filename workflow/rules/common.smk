@@ -54,6 +54,21 @@ def code_of(script):
     return code_hash(SCRIPTS / script)
 
 
+def growing(amount):
+    """A resource of which each retry of a job gets as much again."""
+
+    def for_attempt(wildcards, attempt):
+        return amount * attempt
+
+    return for_attempt
+
+
+def memory_of_targets(wildcards, attempt):
+    """MB for the labels and the ten descriptors of a region."""
+    size = configuration.region_roi(cfg, REGIONS[wildcards.region]).size
+    return (2000 + size * 100 // 10**6) * attempt
+
+
 def volume_path(name):
     return f"resources/volumes/{name}.zarr"
 
@@ -209,8 +224,9 @@ def train_regions(wildcards):
 # prediction
 
 
-def outputs_of_setup(wildcards):
-    return channels_of(wildcards.setup)
+def volumes_of_predictions(wildcards):
+    """Channels and dtype of each volume that is predicted."""
+    return {output: [channels, "uint8"] for output, channels in channels_of(wildcards.setup).items()}
 
 
 def checkpoints_of_setup(wildcards):
@@ -279,3 +295,27 @@ def panel_inputs(wildcards):
         inputs["fragments"] = f"{folder}/fragments.zarr/zarr.json"
         inputs["segmentation"] = f"{folder}/segmentation.zarr"
     return inputs
+
+
+def benchmark_files():
+    """The measurements of this experiment's jobs: those of an earlier configuration may lie beside them."""
+    base, suffix = f"results/{EXPERIMENT}/benchmarks", ".tsv"
+    files = [f"{base}/lsd_targets/{region}{suffix}" for region in TRAIN_REGIONS]
+    files += [f"{base}/train/{setup}/{replicate}{suffix}" for setup, replicate in training_runs()]
+    counts = {stage: cfg["prediction"]["chunks"] for stage in ("predict", "raw_affinities")}
+    counts |= {stage: cfg["segmentation"]["chunks"] for stage in ("fragments", "region_graph")}
+    for setup, replicate in [*training_runs(), (RAW_WATERSHED, 0)]:
+        for region in ("validation", "test"):
+            run = f"{setup}/{replicate}/{region}"
+            for stage, chunks in counts.items():
+                files += [f"{base}/{stage}/{run}/{chunk}-of-{chunks}{suffix}" for chunk in range(chunks)]
+            for stage in ("create_predictions", "create_fragments", "merge_tree", "evaluate", "segmentation"):
+                files.append(f"{base}/{stage}/{run}{suffix}")
+        files += [f"{base}/{stage}/{setup}/{replicate}{suffix}" for stage in ("select_threshold", "min_cut")]
+    files += [f"{base}/skeletons/test{suffix}", f"{base}/compare{suffix}"]
+    files += [f"{base}/score_external/{name}{suffix}" for name in EXTERNALS]
+    shared = "resources/benchmarks"
+    files += [f"{shared}/simulate_volume/{name}{suffix}" for name in SIMULATED]
+    files += [f"{shared}/import_volume/{name}{suffix}" for name in IMPORTED]
+    files += [f"{shared}/import_segmentation/{name}{suffix}" for name in EXTERNALS]
+    return files + [f"{shared}/download/{name}{suffix}" for name in cfg["downloads"]]

@@ -11,12 +11,14 @@ rule download:
         "resources/logs/download/{download}.log",
     benchmark:
         "resources/benchmarks/download/{download}.tsv"
+    # Before any training: what is wrong with the data shows here.
+    priority: 20
     conda:
         "../../envs/data.yaml"
     threads: 8
     resources:
-        mem_mb=1000,
-        runtime=120,
+        mem_mb=growing(1000),
+        runtime=growing(120),
     params:
         code=code_of("download.py"),
         url=lookup("downloads/{download}/url", within=cfg),
@@ -37,12 +39,14 @@ rule import_volume:
         "resources/benchmarks/import_volume/{volume}.tsv"
     wildcard_constraints:
         volume=one_of(IMPORTED),
+    # Before any training: what is wrong with the data shows here.
+    priority: 20
     conda:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
         code=code_of("import_volume.py"),
         raw=raw_reader,
@@ -64,12 +68,14 @@ rule simulate_volume:
         "resources/benchmarks/simulate_volume/{volume}.tsv"
     wildcard_constraints:
         volume=one_of(SIMULATED),
+    # Before any training: what is wrong with the data shows here.
+    priority: 20
     conda:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
         code=code_of("simulate_volume.py"),
         shape=lookup("volumes/{volume}/shape", within=cfg),
@@ -91,12 +97,14 @@ rule import_segmentation:
         "resources/logs/import_segmentation/{external}.log",
     benchmark:
         "resources/benchmarks/import_segmentation/{external}.tsv"
+    # Before any training: what is wrong with the data shows here.
+    priority: 20
     conda:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
         code=code_of("import_segmentation.py"),
         source=external_reader,

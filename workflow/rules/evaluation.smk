@@ -11,8 +11,8 @@ rule skeletons:
         "../../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=growing(8000),
+        runtime=growing(120),
     params:
         code=code_of("skeletons.py"),
         roi=roi_of_region,
@@ -41,8 +41,8 @@ rule evaluate:
         "../../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=growing(8000),
+        runtime=growing(120),
     params:
         code=code_of("evaluate.py"),
         roi=roi_of_region,
@@ -67,8 +67,8 @@ rule select_threshold:
         "../../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=code_of("select_threshold.py"),
     message:
@@ -93,8 +93,8 @@ rule min_cut:
         "../../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=growing(8000),
+        runtime=growing(120),
     params:
         code=code_of("min_cut.py"),
         block_shape=cfg["segmentation"]["block_shape"],
@@ -118,8 +118,8 @@ rule score_external:
         "../../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
         code=code_of("score_external.py"),
         roi=box_of("test"),
@@ -149,8 +149,8 @@ rule compare:
         "../../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=code_of("compare.py"),
         runs=[[s, r, "reference" if s == RAW_WATERSHED else "network"] for s, r in runs()],

@@ -7,21 +7,24 @@ rule create_predictions:
         "results/{experiment}/logs/create_predictions/{setup}/{replicate}/{region}.log",
     benchmark:
         "results/{experiment}/benchmarks/create_predictions/{setup}/{replicate}/{region}.tsv"
+    # Before any training: what is wrong with the data shows here.
+    priority: 20
     conda:
-        "../../envs/segment.yaml"
+        "../../envs/train.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
-        code=code_of("create_predictions.py"),
+        code=code_of("create_store.py"),
         roi=roi_of_predictions,
-        outputs=outputs_of_setup,
+        needs_truth=False,
+        volumes=volumes_of_predictions,
         block_shape=cfg["prediction"]["block_shape"],
     message:
         "preparing the predictions of {wildcards.setup}, replicate {wildcards.replicate}, on {wildcards.region}"
     script:
-        "../scripts/create_predictions.py"
+        "../scripts/create_store.py"
 
 
 rule predict:
@@ -43,8 +46,8 @@ rule predict:
         "../../envs/train.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=720,
+        mem_mb=growing(8000),
+        runtime=growing(720),
         gpu=1,
     params:
         code=code_of("predict.py"),
@@ -76,8 +79,8 @@ rule raw_affinities:
         "../../envs/segment.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         code=code_of("raw_affinities.py"),
         roi=roi_of_region,

@@ -25,8 +25,8 @@ rule plot_scores:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         code=code_of("plot_scores.py"),
         setups=list(cfg["setups"]),
@@ -56,8 +56,8 @@ rule plot_training:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         code=code_of("plot_training.py"),
         setups=list(cfg["setups"]),
@@ -87,8 +87,8 @@ rule plot_panel:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=growing(4000),
+        runtime=growing(10),
     params:
         code=code_of("plot_panel.py"),
         roi=box_of("test"),
@@ -100,7 +100,8 @@ rule plot_panel:
 
 rule plot_resources:
     input:
-        "results/{experiment}/scores/rows.csv",
+        rows="results/{experiment}/scores/rows.csv",
+        segmentations=segmentations_of_test(),
     output:
         png=report(
             "results/{experiment}/figures/resources.png",
@@ -118,10 +119,11 @@ rule plot_resources:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         code=code_of("plot_resources.py"),
+        measurements=benchmark_files(),
         setups=list(cfg["setups"]),
     message:
         "drawing time and memory"
@@ -133,6 +135,7 @@ rule summary:
     input:
         rows="results/{experiment}/scores/rows.csv",
         resources="results/{experiment}/scores/resources.csv",
+        logs=[f"results/{EXPERIMENT}/models/{setup}/{replicate}/log.csv" for setup, replicate in training_runs()],
         voi="results/{experiment}/figures/voi_curves.png",
         bars="results/{experiment}/figures/comparison.png",
         training="results/{experiment}/figures/training.png",
@@ -158,8 +161,8 @@ rule summary:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         code=code_of("summary.py"),
         setups=list(cfg["setups"]),
@@ -187,8 +190,8 @@ rule publish_figure:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=5,
+        mem_mb=growing(500),
+        runtime=growing(5),
     message:
         "copying the figure {wildcards.figure} into docs/{wildcards.experiment}"
     shell:
@@ -210,8 +213,8 @@ rule publish_table:
         "../../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=5,
+        mem_mb=growing(500),
+        runtime=growing(5),
     message:
         "copying the table {wildcards.table} into docs/{wildcards.experiment}"
     shell:

@@ -7,20 +7,24 @@ rule create_fragments:
         "results/{experiment}/logs/create_fragments/{setup}/{replicate}/{region}.log",
     benchmark:
         "results/{experiment}/benchmarks/create_fragments/{setup}/{replicate}/{region}.tsv"
+    # Before any training: what is wrong with the data shows here.
+    priority: 20
     conda:
         "../../envs/segment.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
-        code=code_of("create_fragments.py"),
+        code=code_of("create_store.py"),
         roi=roi_of_region,
+        needs_truth=True,
+        volumes={"fragments": [0, "uint64"]},
         block_shape=cfg["segmentation"]["block_shape"],
     message:
         "preparing the fragments of {wildcards.setup}, replicate {wildcards.replicate}, on {wildcards.region}"
     script:
-        "../scripts/create_fragments.py"
+        "../scripts/create_store.py"
 
 
 rule fragments:
@@ -39,8 +43,8 @@ rule fragments:
         "../../envs/segment.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         code=code_of("fragments.py"),
         roi=roi_of_region,
@@ -72,8 +76,8 @@ rule region_graph:
         "../../envs/segment.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         code=code_of("region_graph.py"),
         roi=roi_of_region,
@@ -98,8 +102,8 @@ rule merge_tree:
         "../../envs/segment.yaml"
     threads: 1
     resources:
-        mem_mb=16000,
-        runtime=240,
+        mem_mb=growing(16000),
+        runtime=growing(240),
     params:
         code=code_of("merge_tree.py"),
         merge_function=cfg["segmentation"]["merge_function"],
@@ -125,8 +129,8 @@ rule segmentation:
         "../../envs/segment.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         code=code_of("segmentation.py"),
         block_shape=cfg["segmentation"]["block_shape"],

@@ -9,12 +9,14 @@ rule lsd_targets:
         "results/{experiment}/benchmarks/lsd_targets/{region}.tsv"
     wildcard_constraints:
         region=one_of(TRAIN_REGIONS),
+    # It refuses regions without labels: sooner than other work.
+    priority: 50
     conda:
         "../../envs/targets.yaml"
     threads: 2
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=memory_of_targets,
+        runtime=growing(120),
     params:
         code=code_of("lsd_targets.py"),
         roi=roi_of_region,

@@ -19,8 +19,8 @@ rule train:
     # Many networks are trained: side by side on one core each they take less time than one after the other on all.
     threads: 1
     resources:
-        mem_mb=16000,
-        runtime=2880,
+        mem_mb=growing(16000),
+        runtime=growing(2880),
         gpu=1,
     params:
         code=code_of("train.py"),

@@ -36,4 +36,4 @@ with job(snakemake):
 
     blocks = grid.chunk_range(chunk, chunks)
     computed = run_blocks(process, grid, blocks, done, name="fragments")
-    write_json(snakemake.output[0], {"blocks": list(blocks), "computed": computed})
+    write_json(snakemake.output[0], {"blocks": list(blocks), "computed": computed, "fingerprint": done.fingerprint})

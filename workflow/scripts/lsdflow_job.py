@@ -17,6 +17,8 @@ from lsdflow.provenance import file_hash, provenance, settings_hash, write_prove
 from lsdflow.volumes import Roi, Volume, open_volume
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# What torch says when it cannot write: its errors do not tell the cause.
+TORCH_NO_ROOM = ("PytorchStreamWriter failed", "unexpected pos", "iostream error")
 
 
 @contextmanager
@@ -41,9 +43,10 @@ def job(snakemake) -> Iterator[dict[str, Any]]:
                     seconds=round(time.monotonic() - begin, 3),
                     **more,
                 )
-                values = [v for k, v in snakemake.wildcards.items() if k not in ("experiment", "setup", "replicate")]
+                folder = result_folder(snakemake.output[0])
+                values = [value for value in snakemake.wildcards if value not in folder.parts]
                 name = "-".join([snakemake.rule, *values])
-                write_provenance(result_folder(snakemake.output[0]) / "provenance" / f"{name}.json", done)
+                write_provenance(folder / "provenance" / f"{name}.json", done)
             except BaseException as error:
                 message = _explanation(error)
                 with suppress(OSError):  # a full disk takes no log either
@@ -61,8 +64,8 @@ def _explanation(error: BaseException) -> str | None:
     """What to tell the user instead of a traceback; None where only a traceback helps."""
     if isinstance(error, UserError):
         return str(error)
-    # Torch reports a failed write without its cause.
-    if (isinstance(error, OSError) and error.errno in NO_ROOM) or "PytorchStreamWriter failed" in str(error):
+    is_torch = isinstance(error, RuntimeError) and any(words in str(error) for words in TORCH_NO_ROOM)
+    if is_torch or (isinstance(error, OSError) and error.errno in NO_ROOM):
         return f"a file cannot be written ({error}): free some disk space or raise the quota, then run again"
     return None
 
@@ -81,7 +84,9 @@ def params_hash(snakemake, *paths: str) -> str:
 
     Files count by their content, folders (Zarr stores of any size) by the names, sizes and times of their files.
     """
-    return settings_hash([dict(snakemake.params.items()), [_identity(Path(path)) for path in paths]])
+    # Into how many jobs the work is cut changes none of it.
+    params = {key: value for key, value in snakemake.params.items() if key != "chunks"}
+    return settings_hash([params, [_identity(Path(path)) for path in paths]])
 
 
 def _identity(path: Path) -> str:

@@ -32,7 +32,7 @@ with job(snakemake):
         skeletons.positions,
         tree.edges,
         tree.scores,
-        threshold,
+        float(np.float32(threshold)),  # scores are float32, and the tree compares them as such
         skeleton_edges=skeletons.edges,
     )
     pd.DataFrame([asdict(scores)]).to_csv(snakemake.output[0], index=False, lineterminator="\n")

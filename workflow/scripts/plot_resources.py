@@ -9,17 +9,18 @@ from lsdflow.figures.resources import time_and_memory
 from lsdflow_job import job
 
 with job(snakemake):
-    # Benchmark files are no outputs that a rule could ask for: those that are there are shown.
-    folder = Path(f"results/{snakemake.wildcards.experiment}/benchmarks")
+    # Measurements are no inputs: a lost one must not make Snakemake run its job again.  Those that are there are shown.
+    paths = [Path(path) for path in snakemake.params.measurements]
     jobs = []
-    for path in sorted(folder.rglob("*.tsv")):
-        rule, *rest = path.relative_to(folder).with_suffix("").parts
+    for path in (path for path in paths if path.exists() and path.stat().st_size):
+        # benchmarks/<rule>[/<setup>/<replicate>[/<region>[/<chunk>]]], or /<name> for what belongs to no setup
+        rule, *rest = path.with_suffix("").parts[path.parts.index("benchmarks") + 1 :]
         measured = pd.read_csv(path, sep="\t", na_values="-").iloc[-1]
         has_setup = len(rest) > 1
         jobs.append(
             {
                 "rule": rule,
-                "setup": rest[0] if has_setup or rule == "plot_panel" else "",
+                "setup": rest[0] if has_setup else "",
                 "replicate": rest[1] if has_setup else "",
                 "part": rest[2] if len(rest) > 2 else "",
                 "seconds": measured["s"],

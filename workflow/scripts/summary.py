@@ -1,7 +1,6 @@
 """Write the page that shows everything: table, figures, and how it was made."""
 
-import os
-import platform
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +8,7 @@ import pandas as pd
 from lsdflow.figures.page import page
 from lsdflow.figures.scores import headline, summarise, table_html, table_markdown
 from lsdflow.figures.style import label
-from lsdflow.provenance import code_version, processor
+from lsdflow.provenance import code_version
 from lsdflow_job import job
 
 with job(snakemake):
@@ -19,6 +18,11 @@ with job(snakemake):
     Path(snakemake.output.table).write_text(table_markdown(table) + "\n")
     jobs = pd.read_csv(files.resources)
     training = jobs.loc[jobs["rule"] == "train", "seconds"].sum()
+    hardware = set()
+    for log in files.logs:
+        made = json.loads((Path(log).parent / "provenance" / "train.json").read_text())
+        host, threads = made["host"], made["threads"]
+        hardware.add(f"{host['processor']}, {host['cores']} cores; {threads} per network, on {made['device']}")
     facts = [
         ("Experiment", name),
         ("Training regions", "; ".join(params.train)),
@@ -26,7 +30,7 @@ with job(snakemake):
         ("Test region", params.test),
         ("Replicates (seeds)", ", ".join(map(str, params.replicates))),
         ("Computing time", f"{jobs['seconds'].sum() / 60:.1f} min in all jobs, {training / 60:.1f} min of it training"),
-        ("Processor", f"{processor()}, {os.cpu_count()} cores, {platform.system()}"),
+        ("Trained on", "; ".join(sorted(hardware))),
         ("Code", code_version()),
     ]
     sections = [
@@ -46,7 +50,8 @@ with job(snakemake):
     ]
     note = (
         "VOI in bits; unlabelled truth is ignored. Thresholds are selected on the validation region. ± is the sample "
+        "standard deviation over replicates. External segmentations were made on more than the test region: their "
+        "segments may be joined outside it."
     )
-    note += "standard deviation over replicates."
     html = page(f"lsdflow: {name}", facts, table_html(table), sections, lead=headline(table), table_note=note)
     Path(snakemake.output.page).write_text(html)

@@ -44,6 +44,7 @@ COLUMNS = (
     Column("adapted_rand_error", "Adapted Rand error", 3),
     Column("min_cut_splits", "Min-cut splits", 0),
     Column("min_cut_merges", "Min-cut merges", 0),
+    Column("unsplittable", "Unsplittable fragments", 0),
     Column("threshold", "Threshold", 2, is_score=False),
 )
 
