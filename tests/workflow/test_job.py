@@ -13,15 +13,22 @@ from lsdflow.errors import UserError
 from lsdflow_job import job, params_hash, result_folder
 
 
+class Named(dict):
+    """As Snakemake's own lists of wildcards: iterates over the values, and has items."""
+
+    def __iter__(self):
+        return iter(self.values())
+
+
 @pytest.fixture
 def snakemake(tmp_path) -> SimpleNamespace:
     """What Snakemake hands to a script, as far as it matters."""
     return SimpleNamespace(
         rule="train",
         params={"seed": 3},
-        wildcards={"experiment": "tiny", "setup": "lsd", "region": "test"},
+        wildcards=Named({"setup": "lsd", "region": "test"}),
         input=[],
-        output=[str(tmp_path / "out" / "result.csv")],
+        output=[str(tmp_path / "lsd" / "result.csv")],
         log=[str(tmp_path / "job.log")],
         threads=1,
     )
@@ -33,7 +40,7 @@ def test_job_logs_and_writes_what_made_its_result(snakemake, tmp_path, capsys):
         notes["device"] = "cpu"
     assert (tmp_path / "job.log").read_text() == "working\n"
     assert capsys.readouterr().out == ""
-    content = json.loads((tmp_path / "out" / "provenance" / "train-test.json").read_text())
+    content = json.loads((tmp_path / "lsd" / "provenance" / "train-test.json").read_text())
     assert content["settings"] == {"seed": 3} and content["device"] == "cpu" and content["seconds"] >= 0
 
 
@@ -53,7 +60,7 @@ def test_mistake_or_full_disk_ends_with_one_message(snakemake, tmp_path, capsys,
     assert shown.count("error in train: ") == 1 and message in shown
     assert message in (tmp_path / "job.log").read_text()
     assert "Traceback" not in shown + (tmp_path / "job.log").read_text()
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "lsd").exists()
 
 
 def test_fault_of_the_program_keeps_its_traceback(snakemake, tmp_path):

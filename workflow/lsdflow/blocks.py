@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from itertools import islice
 from pathlib import Path
 
 from lsdflow.errors import UserError
@@ -123,7 +121,6 @@ def run_blocks(
     done: DoneBlocks,
     *,
     name: str,
-    threads: int = 1,
 ) -> int:
     """Process the blocks that are not done yet, mark each, and show the progress.
 
@@ -135,7 +132,6 @@ def run_blocks(
     indices : which of them are this job's, as from `BlockGrid.chunk_range`.
     done : their markers.
     name : what is done, for the progress lines.
-    threads : blocks processed at the same time; ``process`` must then be safe to call so.
 
     Returns
     -------
@@ -149,25 +145,9 @@ def run_blocks(
     """
     indices = list(indices)
     remaining = done.remaining(indices)
-
-    def process_and_mark(index: int) -> None:
-        process(index, grid[index])
-        done.mark(index)
-
     with Progress(len(indices), name, "block", initial=len(indices) - len(remaining)) as shown:
-        if threads == 1:
-            for index in remaining:
-                process_and_mark(index)
-                shown.update()
-            return len(remaining)
-        with ThreadPoolExecutor(threads) as pool:
-            waiting = iter(remaining)
-            # No more than one block for each thread is handed out: after an error nothing new begins.
-            running = {pool.submit(process_and_mark, index) for index in islice(waiting, threads)}
-            while running:
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    future.result()
-                    shown.update()
-                    running |= {pool.submit(process_and_mark, index) for index in islice(waiting, 1)}
+        for index in remaining:
+            process(index, grid[index])
+            done.mark(index)
+            shown.update()
     return len(remaining)
