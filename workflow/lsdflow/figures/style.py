@@ -60,6 +60,7 @@ LABELS = {
     "acrlsd": "AcRLSD",
     "raw_watershed": "Watershed on raw",
     "ffn": "FFN",
+    "ffn_filled": "FFN, background filled",
 }
 
 
