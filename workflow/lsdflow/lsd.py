@@ -7,13 +7,22 @@ arithmetic is in `lsdflow.lsd_filters`.
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lsdflow.errors import UserError
 from lsdflow.lsd_filters import describe, window_radius
+from lsdflow.roi import Roi
+
+if TYPE_CHECKING:
+    import torch
+
+Labels = TypeVar("Labels", NDArray[np.integer], "torch.Tensor")
 
 # nm^2; the reference raises smaller variances to this before anything is divided by them.
 SMALLEST_VARIANCE = 1e-3
@@ -23,19 +32,21 @@ _CHANNELS_2D = [1, 2, 4, 5, 8, 9]
 
 
 def local_shape_descriptors(
-    labels: NDArray[np.integer],
+    labels: Labels,
     sigma: float | Sequence[float],
     voxel_size: float | Sequence[float],
     *,
     downsample: int = 1,
+    roi: Roi | None = None,
     threads: int = 1,
-) -> NDArray[np.float32]:
+) -> Labels:
     """Local shape descriptors of every voxel of a label volume.
 
     Parameters
     ----------
-    labels : (z, y, x) or (y, x) array of integers
+    labels : (z, y, x) or (y, x) array or torch tensor of integers
         One id per object, of any size and with gaps; 0 is background.  An id counts as one object even in pieces.
+        A tensor is worked on where it lies, which on a GPU is fast for training crops.
     sigma : float or one per axis
         Standard deviation of the Gaussian window, nm, z y x order.
     voxel_size : float or one per axis
@@ -44,12 +55,14 @@ def local_shape_descriptors(
         Compute on every n-th voxel of each axis and repeat the result, as the reference does; the shape need not be a
         multiple.  Where no picked voxel of an object lies in the window, as in objects that fall between the picks, the
         descriptor is that of a point of no mass: offset and correlation 0.5, the smallest variance, size 0.
+    roi : Roi, optional
+        Describe the voxels of this box only (voxels, as many axes as the labels); the labels around it are context.
     threads : int
-        Workers that share the objects; the result is the same for any number.
+        Workers that share the objects; the result is the same for any number.  PyTorch has its own for tensors.
 
     Returns
     -------
-    (10, z, y, x) or (6, y, x) float32 in 0-1
+    (10, z, y, x) or (6, y, x) float32 in 0-1, of the same kind as ``labels``
         Offset to the centre of mass (z, y, x; 0.5 is none), variance (zz, yy, xx; 1 is sigma squared), Pearson
         correlation (zy, zx, yx; 0.5 is none), size (share of the window's mass).  In 2D: offset (y, x), variance
         (yy, xx), correlation (yx), size.  Background is 0 in every channel.
@@ -57,7 +70,8 @@ def local_shape_descriptors(
     Raises
     ------
     UserError
-        If labels are negative or not integers, or ``sigma``, ``voxel_size`` or ``downsample`` is not positive.
+        If labels are negative or not integers, ``sigma``, ``voxel_size`` or ``downsample`` is not positive, or ``roi``
+        reaches beyond the labels.
 
     Notes
     -----
@@ -80,16 +94,22 @@ def local_shape_descriptors(
     downsample = _checked_downsample(downsample)
     sigma_nm = _per_axis(sigma, labels.ndim, "sigma")
     sigma_voxels = sigma_nm / _per_axis(voxel_size, labels.ndim, "voxel_size") / downsample
-    if labels.ndim == 2:
+    box = _checked_roi(roi, tuple(labels.shape))
+    is_image = labels.ndim == 2
+    if is_image:
         # A kernel of one voxel along z leaves the other axes alone.
         sigma_nm, sigma_voxels = np.append(1.0, sigma_nm), np.append(0.1, sigma_voxels)
         # The picks along z are 0, downsample, ...: the only section is always among them.
-        volume = labels[None]
+        labels, box = labels[None], Roi((0, *box.begin), (1, *box.end))
+    smallest_variances = SMALLEST_VARIANCE / sigma_nm**2
+    if isinstance(labels, np.ndarray):
+        lsds = np.zeros((10, *box.shape), dtype=np.float32)
+        describe(labels, sigma_voxels, smallest_variances, downsample, threads, box.begin, lsds)
     else:
-        volume = labels
-    lsds = np.zeros((10, *volume.shape), dtype=np.float32)
-    describe(volume, sigma_voxels, SMALLEST_VARIANCE / sigma_nm**2, downsample, threads, lsds)
-    return lsds[_CHANNELS_2D, 0] if labels.ndim == 2 else lsds
+        # Not every environment has torch: whoever has tensors does.
+        lsd_torch = importlib.import_module("lsdflow.lsd_torch")
+        lsds = lsd_torch.describe_tensor(labels, sigma_voxels, smallest_variances, downsample)[(..., *box.slices)]
+    return lsds[_CHANNELS_2D, 0] if is_image else lsds
 
 
 def context(
@@ -162,22 +182,39 @@ def transform_descriptors(
     return moved
 
 
-def _checked_labels(labels: NDArray) -> NDArray[np.uint64]:
-    labels = np.asarray(labels)
-    if not np.issubdtype(labels.dtype, np.integer):
+def _checked_labels(labels: Labels) -> Labels:
+    torch = sys.modules.get("torch")
+    is_tensor = torch is not None and isinstance(labels, torch.Tensor)
+    if is_tensor:
+        no_integers = (torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+        is_integer = labels.dtype not in no_integers and not labels.is_complex()
+        is_signed = labels.dtype.is_signed
+    else:
+        labels = np.asarray(labels)
+        is_integer, is_signed = np.issubdtype(labels.dtype, np.integer), np.issubdtype(labels.dtype, np.signedinteger)
+    if not is_integer:
         raise UserError(f"labels must be integers, not {labels.dtype}: cast them when they hold whole numbers")
     if labels.ndim not in (2, 3):
         raise UserError(f"labels must be (z, y, x) or (y, x), not of {labels.ndim} axes")
-    if np.issubdtype(labels.dtype, np.signedinteger) and labels.size and labels.min() < 0:
+    if is_signed and 0 not in labels.shape and labels.min() < 0:
         raise UserError(f"labels must not be negative, but the smallest is {labels.min()}: set such voxels to 0")
     # One dtype, so that one compiled version serves all.
-    return np.ascontiguousarray(labels).astype(np.uint64, copy=False)
+    return labels if is_tensor else np.ascontiguousarray(labels).astype(np.uint64, copy=False)
 
 
 def _checked_downsample(downsample: int) -> int:
     if downsample != int(downsample) or downsample < 1:
         raise UserError(f"downsample must be a positive integer, not {downsample}")
     return int(downsample)
+
+
+def _checked_roi(roi: Roi | None, shape: tuple[int, ...]) -> Roi:
+    whole = Roi((0,) * len(shape), shape)
+    if roi is None:
+        return whole
+    if len(roi.begin) != len(shape) or roi.size == 0 or not whole.contains(roi):
+        raise UserError(f"roi must be a box inside the labels, which have {shape} voxels, not {roi.begin} to {roi.end}")
+    return roi
 
 
 def _per_axis(value: float | Sequence[float], ndim: int, name: str) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ written as products with banded matrices: those run nearer to the processor's li
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -35,7 +36,7 @@ def window_radius(sigma_voxels: float) -> int:
     return int(TRUNCATE * sigma_voxels + 0.5)
 
 
-def _kernels(sigma_voxels: float) -> NDArray[np.float64]:
+def window_kernels(sigma_voxels: float) -> NDArray[np.float64]:
     """``(3, 2 r + 1)`` weights ``g``, ``d g``, ``d^2 g`` with distances ``d`` in units of sigma."""
     radius = window_radius(sigma_voxels)
     distance = np.arange(-radius, radius + 1) / sigma_voxels
@@ -54,9 +55,11 @@ def _cumulative_kernels(kernels: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([np.repeat(up_to[:, -1:], STRIP, axis=1), up_to[:, ::-1], np.zeros((3, STRIP + 1))], axis=1)
 
 
-def _runs_of_objects(volume: NDArray[np.uint64], block: int) -> tuple[NDArray[np.uint64], NDArray, NDArray]:
-    """Ids, ``(n, 4)`` runs ``z, y, begin, end`` sorted by id, and where each id's begin (one more than ids)."""
-    ids_of_runs, runs = _find_runs(volume, block, _count_runs(volume))
+def _runs_of_objects(
+    volume: NDArray[np.uint64], box: NDArray[np.int64], block: int
+) -> tuple[NDArray[np.uint64], NDArray, NDArray]:
+    """Ids in a box, their ``(n, 4)`` runs ``z, y, begin, end`` sorted by id, and where each id's begin and all end."""
+    ids_of_runs, runs = _find_runs(volume, box, block, _count_runs(volume, box))
     ids, objects = np.unique(ids_of_runs, return_inverse=True)
     order = np.argsort(objects, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(objects, minlength=len(ids)))]).astype(np.int64)
@@ -69,9 +72,10 @@ def describe(
     smallest_variances: NDArray[np.float64],
     downsample: int,
     threads: int,
+    begin: Sequence[int],
     lsds: NDArray[np.float32],
-) -> None:
-    """Fill in the descriptors of all objects.
+) -> int:
+    """Fill in the descriptors of all objects in a box.
 
     Parameters
     ----------
@@ -85,24 +89,35 @@ def describe(
         Every how many voxels one is picked.
     threads : int
         Workers that share the objects.
+    begin : z y x
+        First voxel of the box.
     lsds : (10, z, y, x) float32
-        Written where there are objects, left as it is elsewhere.
+        The box: written where there are objects, left as it is elsewhere.
+
+    Returns
+    -------
+    int
+        Multiplications with addition in the filters along y and z, which are nearly all of the arithmetic.
     """
-    ids, runs, starts = _runs_of_objects(volume, downsample)
+    box = np.array([begin, np.add(begin, lsds.shape[1:])], dtype=np.int64)
+    ids, runs, starts = _runs_of_objects(volume, box, downsample)
     if len(ids) == 0:
-        return
-    if downsample == 1:
-        picked_runs, picked_starts = runs, starts
+        return 0
+    picked = np.ascontiguousarray(volume[::downsample, ::downsample, ::downsample])
+    if downsample == 1 and volume.shape == lsds.shape[1:]:
+        picked_ids, picked_runs, picked_starts = ids, runs, starts
     else:
-        picked = np.ascontiguousarray(volume[::downsample, ::downsample, ::downsample])
-        picked_ids, picked_runs, picked_starts = _runs_of_objects(picked, 1)
-        # Objects between the picks have no picked runs: an empty range.
-        picked_starts = np.append(picked_starts[np.searchsorted(picked_ids, ids)], len(picked_runs))
-    kernels = [_kernels(s) for s in sigma_voxels]
+        whole = np.array([(0, 0, 0), picked.shape], dtype=np.int64)
+        picked_ids, picked_runs, picked_starts = _runs_of_objects(picked, whole, 1)
+    # Objects between the picks have no picked runs: an empty range.
+    first, after = (np.searchsorted(picked_ids, ids, side) for side in ("left", "right"))
+    picked_ranges = np.stack([picked_starts[first], picked_starts[after]], axis=1)
+    kernels = [window_kernels(s) for s in sigma_voxels]
     arguments = (
-        (runs, starts, picked_runs, picked_starts, downsample),
+        (runs, starts, picked_runs, picked_ranges, downsample),
         (kernels[0].astype(np.float32), kernels[1].astype(np.float32), _cumulative_kernels(kernels[2])),
         smallest_variances.astype(np.float32),
+        box,
         lsds,
     )
     strips = _strips(runs, starts, downsample)
@@ -110,10 +125,9 @@ def describe(
     n_batches = 1 if threads == 1 else max(1, min(8 * threads, len(strips)))
     batches = [strips[n::n_batches] for n in range(n_batches)]
     if n_batches == 1:
-        _describe_strips(batches[0], *arguments)
-        return
+        return _describe_strips(batches[0], *arguments)
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda batch: _describe_strips(batch, *arguments), batches))
+        return sum(pool.map(lambda batch: _describe_strips(batch, *arguments), batches))
 
 
 def _strips(runs: NDArray[np.int32], starts: NDArray[np.int64], downsample: int) -> NDArray[np.int64]:
@@ -132,12 +146,12 @@ def _strips(runs: NDArray[np.int32], starts: NDArray[np.int64], downsample: int)
 
 
 @compiled
-def _count_runs(volume):
+def _count_runs(volume, box):
     count = 0
-    for z in range(volume.shape[0]):
-        for y in range(volume.shape[1]):
+    for z in range(box[0, 0], box[1, 0]):
+        for y in range(box[0, 1], box[1, 1]):
             before = np.uint64(0)
-            for x in range(volume.shape[2]):
+            for x in range(box[0, 2], box[1, 2]):
                 here = volume[z, y, x]
                 if here != before and here != 0:
                     count += 1
@@ -146,18 +160,19 @@ def _count_runs(volume):
 
 
 @compiled
-def _find_runs(volume, block, count):
+def _find_runs(volume, box, block, count):
     """Runs of equal ids along x, all rows of one ``block`` x ``block`` bundle after another."""
     ids = np.empty(count, np.uint64)
     runs = np.empty((count, 4), np.int32)
-    n_z, n_y, n_x = volume.shape
+    z_begin, y_begin, x_begin = box[0]
+    z_end, y_end, x_end = box[1]
     n = -1
-    for z_block in range(0, n_z, block):
-        for y_block in range(0, n_y, block):
-            for z in range(z_block, min(z_block + block, n_z)):
-                for y in range(y_block, min(y_block + block, n_y)):
+    for z_block in range(z_begin // block * block, z_end, block):
+        for y_block in range(y_begin // block * block, y_end, block):
+            for z in range(max(z_block, z_begin), min(z_block + block, z_end)):
+                for y in range(max(y_block, y_begin), min(y_block + block, y_end)):
                     before = np.uint64(0)
-                    for x in range(n_x):
+                    for x in range(x_begin, x_end):
                         here = volume[z, y, x]
                         if here != before:
                             if before != 0:
@@ -170,43 +185,47 @@ def _find_runs(volume, block, count):
                                 runs[n, 2] = x
                             before = here
                     if before != 0:
-                        runs[n, 3] = n_x
+                        runs[n, 3] = x_end
     return ids, runs
 
 
 @compiled
-def _describe_strips(strips, objects, kernels, smallest_variances, lsds):
-    """Descriptors of all voxels in ``strips``, with scratch space for the widest of them."""
-    starts, picked_starts = objects[1], objects[3]
-    depth = kernels[0].shape[1]
+def _describe_strips(strips, objects, kernels, smallest_variances, box, lsds):
+    """Descriptors of all voxels in ``strips``, with scratch space for the widest of them; returns the arithmetic."""
+    starts, picked_ranges = objects[1], objects[3]
+    depth, radius_y = kernels[0].shape[1], kernels[1].shape[1] // 2
     width = 0
     for n in range(len(strips)):
         width = max(width, strips[n, 3] - strips[n, 2])
-    along_x = np.empty((width, 3 * STRIP), np.float32)
+    along_x = np.empty((width + 2 * radius_y, 3 * STRIP), np.float32)
     along_y = np.empty((depth * width, 6 * STRIP), np.float32)
-    rows = np.empty(width, np.int64)
+    rows = np.empty(width + 2 * radius_y, np.int64)
     is_filled = np.empty(depth * width, np.bool_)
     n_needed = np.empty(width, np.int64)
     most_taps = max(depth, kernels[1].shape[1]) + 3
     sources = np.empty(most_taps, np.int64)
     weights = np.empty((most_taps, 3), np.float32)
     sums = np.empty(10 * STRIP, np.float32)
-    scratch = (along_x, along_y, rows, is_filled, n_needed, sources, weights, sums)
+    wide = np.empty((10, STRIP * objects[4]), np.float32)
+    scratch = (along_x, along_y, rows, is_filled, n_needed, sources, weights, sums, wide)
+    arithmetic = 0
     for n in range(len(strips)):
         item = strips[n, 0]
-        _describe_strip(
+        arithmetic += _describe_strip(
             strips[n],
-            (starts[item], starts[item + 1], picked_starts[item], picked_starts[item + 1]),
+            (starts[item], starts[item + 1], picked_ranges[item, 0], picked_ranges[item, 1]),
             objects,
             kernels,
             smallest_variances,
             scratch,
+            box,
             lsds,
         )
+    return arithmetic
 
 
 @compiled
-def _describe_strip(strip, ranges, objects, kernels, smallest_variances, scratch, lsds):
+def _describe_strip(strip, ranges, objects, kernels, smallest_variances, scratch, box, lsds):
     """Descriptors of one object's voxels at ``x <= x' < x + STRIP``, section by section along z.
 
     A section's runs are filtered along x and y; the last sections' results wait in a ring buffer until the filter along
@@ -215,7 +234,7 @@ def _describe_strip(strip, ranges, objects, kernels, smallest_variances, scratch
     x_begin, y_begin, y_end = strip[1], strip[2], strip[3]
     start, stop, picked, picked_stop = ranges
     runs, _, picked_runs, _, downsample = objects
-    along_x, along_y, rows, is_filled, n_needed, sources, weights, sums = scratch
+    along_x, along_y, rows, is_filled, n_needed, sources, weights, sums, wide = scratch
     kernels_z, kernels_y, cumulative_x = kernels
     depth = kernels_z.shape[1]
     radius_z = depth // 2
@@ -227,7 +246,8 @@ def _describe_strip(strip, ranges, objects, kernels, smallest_variances, scratch
     while stop > start and (runs[stop - 1, 3] <= x_low or runs[stop - 1, 2] >= x_high):
         stop -= 1
     if start == stop:
-        return
+        return 0
+    n_taps_y, n_taps_z = 0, 0
     n_needed[:width] = 0
     entering, leaving, ready = start, start, start
     z_begin, z_end = runs[start, 0] // downsample, runs[stop - 1, 0] // downsample + 1
@@ -249,7 +269,8 @@ def _describe_strip(strip, ranges, objects, kernels, smallest_variances, scratch
         while picked < picked_stop and picked_runs[picked, 0] == z:
             picked += 1
         if picked > section:
-            n_rows = _filter_along_x(picked_runs[section:picked], x_begin, cumulative_x, rows, along_x)
+            near = (y_begin - radius_y, y_end + radius_y)
+            n_rows = _filter_along_x(picked_runs[section:picked], x_begin, near, cumulative_x, rows, along_x)
             first, last = 0, 0
             for y in range(width):
                 if n_needed[y] == 0:
@@ -267,6 +288,7 @@ def _describe_strip(strip, ranges, objects, kernels, smallest_variances, scratch
                         n_taps = _add_tap(kernels_y, place, n, n_taps, sources, weights)
                     n_taps = _pad_taps(n_taps, sources, weights)
                     _filter_along_y(along_x, sources, weights, n_taps, along_y[cell])
+                    n_taps_y += n_taps
         row = -1
         while ready < stop and runs[ready, 0] // downsample == z - radius_z:
             if runs[ready, 3] > x_low and runs[ready, 2] < x_high:
@@ -279,18 +301,23 @@ def _describe_strip(strip, ranges, objects, kernels, smallest_variances, scratch
                             n_taps = _add_tap(kernels_z, place, cell, n_taps, sources, weights)
                     n_taps = _pad_taps(n_taps, sources, weights)
                     _filter_along_z(along_y, sources, weights, n_taps, sums)
+                    n_taps_z += n_taps
                     _moments_to_descriptors(sums, smallest_variances)
-                _write_run(sums, runs[ready], x_begin, downsample, lsds)
+                    _widen(sums, downsample, wide)
+                _write_run(wide, runs[ready], x_low, x_high, box, lsds)
             ready += 1
+    return (6 * n_taps_y + 10 * n_taps_z) * STRIP
 
 
 @compiled
-def _filter_along_x(runs, x_begin, cumulative, rows, along_x):
-    """Three filters of one section's runs; returns how many rows have anything within reach of the strip."""
+def _filter_along_x(runs, x_begin, near, cumulative, rows, along_x):
+    """Three filters of one section's runs; returns how many of the ``near`` rows have anything in the strip's reach."""
     reach = (cumulative.shape[1] - 2 * STRIP) // 2
     n_rows = 0
     for n in range(len(runs)):
         if runs[n, 3] <= x_begin - reach or runs[n, 2] >= x_begin + STRIP + reach:
+            continue
+        if not near[0] <= runs[n, 1] < near[1]:
             continue
         if n_rows == 0 or rows[n_rows - 1] != runs[n, 1]:
             rows[n_rows] = runs[n, 1]
@@ -407,15 +434,21 @@ def _moments_to_descriptors(moments, smallest_variances):
 
 
 @compiled
-def _write_run(descriptors, run, x_begin, downsample, lsds):
-    """Copy the strip's descriptors to the voxels of one run."""
-    z, y = run[0], run[1]
-    begin = max(run[2], x_begin * downsample)
-    end = min(run[3], (x_begin + STRIP) * downsample)
+def _widen(sums, downsample, wide):
+    """The descriptors of a strip of picked voxels, each repeated for the voxels that it stands for."""
     for k in range(10):
-        target = lsds[k, z, y]
-        if downsample == 1:
-            target[begin:end] = descriptors[k * STRIP + begin - x_begin : k * STRIP + end - x_begin]
-        else:
-            for x in range(begin, end):
-                target[x] = descriptors[k * STRIP + x // downsample - x_begin]
+        for i in range(STRIP):
+            for j in range(downsample):
+                wide[k, i * downsample + j] = sums[k * STRIP + i]
+
+
+@compiled
+def _write_run(wide, run, x_low, x_high, box, lsds):
+    """Copy the strip's descriptors to the voxels of one run."""
+    z, y = run[0] - box[0, 0], run[1] - box[0, 1]
+    begin = max(run[2], x_low)
+    length = min(run[3], x_high) - begin
+    source, target = begin - x_low, begin - box[0, 2]
+    for k in range(10):
+        for i in range(length):
+            lsds[k, z, y, target + i] = wide[k, source + i]
