@@ -210,7 +210,7 @@ def smaller_than_told(raw: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
         (raw_of_zeros, "import_volume", ["raw data of volume 'cube'", "0 everywhere"]),
         (labels_of_zeros, "import_volume", ["labels of volume 'cube'", "0 everywhere"]),
         (smaller_than_told, "import_volume", ["volumes.cube.shape", "[24, 24, 24]", "[20, 24, 24]"]),
-        (train_unlabelled, "lsd_targets", ["no labelled voxel", "train-0", "split.train"]),
+        (train_unlabelled, "create_targets", ["no labelled voxel", "train-0", "split.train"]),
     ],
 )
 def test_unusable_volume_is_refused_before_training(project: Project, folder: Path, spoil: Callable, rule, phrases):

@@ -11,14 +11,16 @@ import pytest
 import yaml
 from workflow_runs import REPOSITORY, TINY, Project, copy, write_config
 
+from lsdflow.affinities import grow_boundary
+from lsdflow.lsd import local_shape_descriptors
 from lsdflow.provenance import settings_hash
 from lsdflow.volumes import open_volume
 
 NETWORKS = {"baseline", "mtlsd", "aclsd", "acrlsd"}
 SEGMENTED = NETWORKS | {"raw_watershed"}
 SETUPS = NETWORKS | {"lsd"}
-PLOTS = {"plot_scores", "plot_training", "plot_panel", "plot_resources", "summary"}
-COMPARISON = PLOTS | {"compare"}
+PLOTS = {"plot_scores", "plot_training", "plot_targets", "plot_panel", "plot_resources", "summary"}
+COMPARISON = PLOTS - {"plot_targets", "plot_panel"} | {"compare"}
 THRESHOLDS = np.round(np.arange(11) * 0.1, 1)
 
 
@@ -33,7 +35,14 @@ def segmentation_path(folder: Path, setup: str) -> Path:
 def test_every_expected_output_exists(finished):
     expected = ["summary.html", "scores/comparison.csv", "scores/comparison.md", "scores/resources.csv"]
     expected += ["scores/rows.csv", "scores/curves.csv", "skeletons/test.npz", "targets/train-0.zarr"]
-    names = ["voi_curves", "comparison", "training", "resources", *(f"panel_{s}" for s in SETUPS | SEGMENTED)]
+    names = [
+        "voi_curves",
+        "comparison",
+        "training",
+        "targets_train-0",
+        "resources",
+        *(f"panel_{s}" for s in SETUPS | SEGMENTED),
+    ]
     expected += [f"figures/{name}.{suffix}" for name in names for suffix in ("png", "svg")]
     expected += [f"models/{setup}/0/{name}" for setup in SETUPS for name in ("checkpoint.pt", "log.csv", "events")]
     tables = ["test.csv", "validation.csv", "test_fragments.csv", "selected.json", "min_cut.csv"]
@@ -55,7 +64,7 @@ def test_summary_page_holds_table_and_figures(finished):
     assert page.count("<table") >= 1 and "VOI sum" in page
     for label in ("Baseline", "MtLSD", "AcLSD", "AcRLSD", "Watershed on raw"):
         assert f'<th scope="row">{label}</th>' in page
-    assert page.count("<img") == 4 + len(SETUPS | SEGMENTED)
+    assert page.count("<img") == 5 + len(SETUPS | SEGMENTED)
     assert 'src="http' not in page, "the page must stand alone"
 
 
@@ -150,7 +159,7 @@ def sixth(tmp_path_factory) -> Path:
 def test_sixth_setup_plans_its_own_jobs_and_the_comparison(project, finished, sixth):
     plan = project.plan(finished, TINY, sixth)
     shared = {rule for path, rule in plan.rule_of.items() if "acmtlsd" not in path}
-    assert shared == COMPARISON - {"plot_panel"}
+    assert shared == COMPARISON
     assert plan.setups() == {"acmtlsd"}
     assert {"train", "predict", "fragments", "segmentation", "min_cut"} <= plan.rules
 
@@ -182,6 +191,16 @@ def test_changed_setup_plans_its_branch_only(project, finished, tmp_path, setup,
     plan = project.plan(finished, TINY, change)
     assert plan.setups() == plan.setups("train") == branch
     assert plan.rules.isdisjoint({"simulate_volume", "lsd_targets", "skeletons", "raw_affinities"})
+
+
+def test_targets_of_blocks_are_those_of_the_region_at_once(finished):
+    labels = open_volume(finished / "resources/volumes/tiny_train.zarr", "labels")
+    store = results(finished) / "targets" / "train-0.zarr"
+    assert len(list((store / "done").iterdir())) > 1
+    boundaries = grow_boundary(labels.read())
+    np.testing.assert_array_equal(open_volume(store, "labels").read(), boundaries)
+    expected = local_shape_descriptors(boundaries, 50, labels.voxel_size)
+    np.testing.assert_allclose(open_volume(store, "lsds").read(), expected, atol=1e-6)
 
 
 def code(text: str) -> str:

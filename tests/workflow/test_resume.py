@@ -22,6 +22,7 @@ from lsdflow.blocks import BlockGrid
 from lsdflow.volumes import open_volume
 
 VOLUME = "resources/volumes/cube.zarr"
+TARGETS = "results/resume/targets/train-0/chunk-0-of-1.json"
 MODEL = "results/resume/models/net/0"
 CHECKPOINT = f"{MODEL}/checkpoint.pt"
 PREDICTIONS = "results/resume/predictions/net/0"
@@ -41,7 +42,7 @@ CONFIG = {
         "validation": {"volume": "cube", "roi": {"z": [32, 48]}},
         "test": {"volume": "cube", "roi": {"z": [48, 64]}},
     },
-    "targets": {"sigma": 40},
+    "targets": {"sigma": 40, "block_shape": [16, 16, 32]},
     "networks": {
         "tiny": {
             "architecture": "residual_unet",
@@ -140,6 +141,25 @@ def test_prediction_does_missing_blocks_only(project, config, uninterrupted, tmp
     done = json.loads((folder / PREDICTED[0]).read_text())
     assert (done["blocks"], done["computed"]) == ([0, 1, 2, 3], 1)
     np.testing.assert_array_equal(open_volume(store, "affinities").read(), expected)
+
+
+def test_targets_do_missing_blocks_only(project, config, uninterrupted, tmp_path):
+    folder = copy(uninterrupted, tmp_path / "run")
+    store = folder / "results/resume/targets/train-0.zarr"
+    lsds = open_volume(store, "lsds", mode="r+")
+    expected = lsds.read()
+    (folder / TARGETS).unlink()
+    (store / "done" / "1.done").unlink()
+    block = BlockGrid(lsds.roi, CONFIG["targets"]["block_shape"])[1]
+    lsds.data[(slice(None), *block.slices)] = 0
+    answer = project.run(folder, config, arguments=[TARGETS])
+    assert answer.code == 0, answer.text
+    done = json.loads((folder / TARGETS).read_text())
+    assert (done["blocks"], done["computed"]) == ([0, 1, 2, 3], 1)
+    np.testing.assert_array_equal(open_volume(store, "lsds").read(), expected)
+    assert re.search(
+        r"targets: 4/4 blocks", (folder / "results/resume/logs/lsd_targets/train-0/0-of-1.log").read_text()
+    )
 
 
 def test_new_network_makes_all_blocks_again(project, config, uninterrupted, tmp_path):

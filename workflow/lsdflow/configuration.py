@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import glob
+import math
 import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -242,6 +243,16 @@ def reach_beyond(config: Config, setup: str) -> tuple[int, int, int]:
             context = required_context(network_of(config, name), prediction["block_shape"], prediction["context"])
             reach = tuple(max(r, b + c) for r, b, c in zip(reach, beyond, context, strict=True))
     return reach
+
+
+def voxels_of_targets(config: Config, volume: str) -> tuple[int, int]:
+    """How many voxels a block of targets of ``volume`` has, and how many its descriptors see."""
+    targets, sizes = config["targets"], config["volumes"][volume]["voxel_size"]
+    sigma = targets["sigma"] if isinstance(targets["sigma"], list) else [targets["sigma"]] * 3
+    # Rounded up generously: this serves to ask for memory.
+    reach = [3 * s / v + targets["downsample"] + targets["grow_boundary"] for s, v in zip(sigma, sizes, strict=True)]
+    seen = [b + 2 * math.ceil(r) for b, r in zip(targets["block_shape"], reach, strict=True)]
+    return math.prod(targets["block_shape"]), math.prod(seen)
 
 
 def check(config: Config) -> None:

@@ -1,6 +1,7 @@
 """The configuration, and what rules ask of it."""
 
 import glob
+from itertools import product
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -64,9 +65,9 @@ def growing(amount):
 
 
 def memory_of_targets(wildcards, attempt):
-    """MB for the labels and the ten descriptors of a region."""
-    size = configuration.region_roi(cfg, REGIONS[wildcards.region]).size
-    return (2000 + size * 100 // 10**6) * attempt
+    """MB for a block's labels, with the context of its descriptors, and the ten descriptors of its voxels."""
+    block, seen = configuration.voxels_of_targets(cfg, REGIONS[wildcards.region]["volume"])
+    return (1000 + (60 * seen + 120 * block) // 10**6) * attempt
 
 
 def volume_path(name):
@@ -200,6 +201,11 @@ def external_reader(wildcards):
 # training
 
 
+def markers_of_targets():
+    folder, chunks = f"results/{EXPERIMENT}/targets", cfg["targets"]["chunks"]
+    return [marker for region in TRAIN_REGIONS for marker in chunk_markers(f"{folder}/{region}", ".json", chunks)]
+
+
 def frozen_checkpoints(wildcards):
     return [checkpoint_path(name, wildcards.replicate) for name in frozen_setups(wildcards.setup)]
 
@@ -300,7 +306,9 @@ def panel_inputs(wildcards):
 def benchmark_files():
     """The measurements of this experiment's jobs: those of an earlier configuration may lie beside them."""
     base, suffix = f"results/{EXPERIMENT}/benchmarks", ".tsv"
-    files = [f"{base}/lsd_targets/{region}{suffix}" for region in TRAIN_REGIONS]
+    files = [f"{base}/create_targets/{region}{suffix}" for region in TRAIN_REGIONS]
+    for region, chunk in product(TRAIN_REGIONS, range(cfg["targets"]["chunks"])):
+        files.append(f"{base}/lsd_targets/{region}-{chunk}-of-{cfg['targets']['chunks']}{suffix}")
     files += [f"{base}/train/{setup}/{replicate}{suffix}" for setup, replicate in training_runs()]
     counts = {stage: cfg["prediction"]["chunks"] for stage in ("predict", "raw_affinities")}
     counts |= {stage: cfg["segmentation"]["chunks"] for stage in ("fragments", "region_graph")}

@@ -1,7 +1,8 @@
 rule train:
     input:
         volumes=[volume_path(REGIONS[name]["volume"]) for name in TRAIN_REGIONS],
-        targets=expand("results/{{experiment}}/targets/{region}.zarr", region=TRAIN_REGIONS),
+        targets=expand("results/{{experiment}}/targets/{region}.zarr/zarr.json", region=TRAIN_REGIONS),
+        computed=markers_of_targets(),
         frozen=frozen_checkpoints,
     output:
         checkpoint="results/{experiment}/models/{setup}/{replicate}/checkpoint.pt",

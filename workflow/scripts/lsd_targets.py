@@ -1,23 +1,33 @@
-"""Compute the training targets of a region: labels with grown boundaries, and their descriptors."""
+"""Training targets of a range of blocks: labels with grown boundaries, and their descriptors."""
 
-import numpy as np
+from pathlib import Path
 
-from lsdflow.affinities import grow_boundary
-from lsdflow.errors import UserError
-from lsdflow.lsd import local_shape_descriptors
-from lsdflow.volumes import Volume, open_volume, write_volume
-from lsdflow_job import as_roi, job
+from lsdflow.blocks import BlockGrid, DoneBlocks, run_blocks
+from lsdflow.targets import BlockTargets
+from lsdflow.volumes import open_volume
+from lsdflow_job import as_roi, chunk_of, job, params_hash, write_json
 
 with job(snakemake):
-    params, region = snakemake.params, snakemake.wildcards.region
-    # Only labels of the region: those beyond it may be validation or test.
-    labels = open_volume(snakemake.input.volume, "labels").cut(as_roi(params.roi))
-    if not np.any(labels.data):
-        raise UserError(f"no labelled voxel in the region {region}: check split.train and the labels of its volume")
-    if params.grow_boundary:
-        grown = grow_boundary(labels.data, params.grow_boundary, only_xy=params.only_xy)
-        labels = Volume(grown, labels.voxel_size, labels.offset)
-    sigma = params.sigma if isinstance(params.sigma, (int, float)) else tuple(params.sigma)
-    lsds = local_shape_descriptors(labels.data, sigma, labels.voxel_size, downsample=params.downsample)
-    write_volume(snakemake.output[0], "labels", labels)
-    write_volume(snakemake.output[0], "lsds", Volume(lsds, labels.voxel_size, labels.offset))
+    params, roi = snakemake.params, as_roi(snakemake.params.roi)
+    store = Path(snakemake.input.store).parent
+    labels, lsds = (open_volume(store, name, mode="r+") for name in ("labels", "lsds"))
+    targets = BlockTargets(
+        open_volume(snakemake.input.volume, "labels"),
+        roi,
+        params.sigma if isinstance(params.sigma, (int, float)) else tuple(params.sigma),
+        downsample=params.downsample,
+        steps=params.grow_boundary,
+        only_xy=params.only_xy,
+    )
+    grid = BlockGrid(labels.roi, params.block_shape)
+    chunk, chunks = chunk_of(snakemake)
+    done = DoneBlocks(store / "done", params_hash(snakemake, snakemake.input.volume, snakemake.input.store))
+
+    def process(index, block):
+        boundaries, descriptors = targets.compute(block.shift(roi.begin), threads=snakemake.threads)
+        labels.data[block.slices] = boundaries
+        lsds.data[(slice(None), *block.slices)] = descriptors
+
+    blocks = grid.chunk_range(chunk, chunks)
+    computed = run_blocks(process, grid, blocks, done, name="targets")
+    write_json(snakemake.output[0], {"blocks": list(blocks), "computed": computed, "fingerprint": done.fingerprint})

@@ -21,7 +21,8 @@ with job(snakemake) as notes:
     checkpoints = dict(zip(params.frozen, snakemake.input.frozen, strict=True))
     pipeline = build_pipeline(setups[name], setups, checkpoints, context=params.context)
     volumes = []
-    for region, volume, targets in zip(params.regions, snakemake.input.volumes, snakemake.input.targets, strict=True):
+    for region, volume, store in zip(params.regions, snakemake.input.volumes, snakemake.input.targets, strict=True):
+        targets = Path(store).parent
         raw, roi = open_volume(volume, "raw"), as_roi(region["roi"])
         volumes.append(
             TrainingVolume(

@@ -19,6 +19,7 @@ RULES = (
     "import_volume",
     "simulate_volume",
     "import_segmentation",
+    "create_targets",
     "lsd_targets",
     "train",
     "create_predictions",
