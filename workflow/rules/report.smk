@@ -68,6 +68,41 @@ rule plot_training:
         "../scripts/plot_training.py"
 
 
+rule plot_targets:
+    input:
+        volume=volume_of_region,
+        store="results/{experiment}/targets/{region}.zarr/zarr.json",
+        computed=markers_of_targets(),
+    output:
+        png=report(
+            "results/{experiment}/figures/targets_{region}.png",
+            caption="../report/targets.rst",
+            category="Pictures",
+            labels={"figure": "descriptors of {region}"},
+        ),
+        svg="results/{experiment}/figures/targets_{region}.svg",
+    log:
+        "results/{experiment}/logs/plot_targets/{region}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plot_targets/{region}.tsv"
+    wildcard_constraints:
+        region=one_of(TRAIN_REGIONS),
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        code=code_of("plot_targets.py"),
+        roi=roi_of_region,
+        sigma=cfg["targets"]["sigma"],
+    message:
+        "drawing the descriptors of {wildcards.region}"
+    script:
+        "../scripts/plot_targets.py"
+
+
 rule plot_panel:
     input:
         unpack(panel_inputs),
@@ -139,6 +174,7 @@ rule summary:
         voi="results/{experiment}/figures/voi_curves.png",
         bars="results/{experiment}/figures/comparison.png",
         training="results/{experiment}/figures/training.png",
+        targets=f"results/{EXPERIMENT}/figures/targets_{TRAIN_REGIONS[0]}.png",
         times="results/{experiment}/figures/resources.png",
         panels=expand(
             "results/{{experiment}}/figures/panel_{setup}.png",

@@ -42,6 +42,11 @@ with job(snakemake):
             files.voi,
         ),
         ("Training", "Loss over iterations.", files.training),
+        (
+            "Local shape descriptors",
+            "What networks with the output lsds learn, in the middle section of the first train region.",
+            files.targets,
+        ),
         *(
             (f"Pictures: {label(setup)}", "A section and a cut of the test region, first replicate.", path)
             for setup, path in zip(params.panels, files.panels, strict=True)

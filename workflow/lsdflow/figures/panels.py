@@ -137,9 +137,9 @@ def panel(
             grey = np.repeat(grey[..., None], 3, axis=-1)
             for axes, name in zip(line, columns, strict=True):
                 if name in labels:
-                    image = _overlay(grey, cut(labels[name]), *lookups[name])
+                    image = overlay(grey, cut(labels[name]), *lookups[name])
                 else:
-                    image = grey if name == "raw" else _rgb(cut(channels[name]))
+                    image = grey if name == "raw" else as_rgb(cut(channels[name]))
                 axes.imshow(image, extent=(0, width, height, 0), interpolation="nearest")
                 axes.set(xticks=[], yticks=[])
                 axes.spines[:].set_visible(False)
@@ -147,7 +147,7 @@ def panel(
             axes.set_title(_TITLES.get(name, name), fontsize=11)
         grid[0, 0].set_ylabel("x y")
         grid[1, 0].set_ylabel("x z")
-        _scale_bar(grid[0, 0], width, heights[0])
+        scale_bar(grid[0, 0], width, heights[0])
         figure.suptitle(title, fontsize=13)
     return figure
 
@@ -163,12 +163,13 @@ def _lookup(name: str, labels: dict[str, np.ndarray]) -> tuple[np.ndarray, np.nd
     return ids, label_colours(ids)
 
 
-def _rgb(channels: np.ndarray) -> np.ndarray:
+def as_rgb(channels: np.ndarray) -> np.ndarray:
+    """Three channels, 0–1 or integers to 255, as a picture ``(..., 3)`` of floats in 0–1."""
     values = channels / 255 if np.issubdtype(channels.dtype, np.integer) else channels
     return np.clip(np.moveaxis(values, 0, -1), 0, 1).astype(np.float64)
 
 
-def _overlay(grey: np.ndarray, labels: np.ndarray, ids: np.ndarray, colours: np.ndarray) -> np.ndarray:
+def overlay(grey: np.ndarray, labels: np.ndarray, ids: np.ndarray, colours: np.ndarray) -> np.ndarray:
     """Labels over the raw image, their borders darker where they are thin; label 0 leaves the image as it is."""
     colour = colours[np.searchsorted(ids, labels)]
     image = np.where(labels[..., None] == 0, grey, 0.45 * grey + 0.55 * colour)
@@ -187,7 +188,7 @@ def scale_bar_length(width: float) -> float:
     return float(max(m * power for m in (1, 2, 5) if m * power <= width / 3))
 
 
-def _scale_bar(axes: Axes, width: float, height: float) -> None:
+def scale_bar(axes: Axes, width: float, height: float) -> None:
     """A white bar in the lower left corner with its length; ``width`` and ``height`` of the image in nm."""
     length = scale_bar_length(width)
     text = f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"
