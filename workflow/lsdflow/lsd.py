@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,8 @@ from lsdflow.errors import UserError
 from lsdflow.lsd_filters import describe, window_radius
 from lsdflow.roi import Roi
 
-if TYPE_CHECKING:
-    import torch
-
-Labels = TypeVar("Labels", NDArray[np.integer], "torch.Tensor")
+# An array or a torch tensor.
+Labels = TypeVar("Labels")
 
 # nm^2; the reference raises smaller variances to this before anything is divided by them.
 SMALLEST_VARIANCE = 1e-3
