@@ -60,9 +60,14 @@ format: .venv/ready ## format code and rules
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/peers --requirement $<
 	@touch $@
 
+# Benchmarks use real labels.
+MEDULLA = resources/volumes/medulla.zarr
+
 .PHONY: bench
-bench: .venv/ready .venv/peers/ready ## measure the speed of LSD targets beside their peer
-	PYTHONPATH=workflow:.venv/peers $(BIN)/python benchmarks/lsd_targets.py docs/lsd_targets_speed.md
+bench: .venv/ready .venv/peers/ready ## measure the speed of targets beside peers (downloads a volume; half an hour)
+	$(BIN)/snakemake --cores $(CORES) --configfile config/experiments/fibsem-medulla.yaml $(if $(MIRROR),--config mirror=$(MIRROR)) -- $(MEDULLA)
+	PYTHONPATH=workflow:tests/unit:.venv/peers $(BIN)/python benchmarks/lsd_targets.py $(MEDULLA) docs/targets
+	PYTHONPATH=workflow $(BIN)/python benchmarks/affinities.py docs/targets/affinities.md
 
 .PHONY: clean
 clean: ## remove results, imported volumes and logs; downloads and the environment stay
