@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from lsdflow.errors import UserError
-from lsdflow.metrics.skeletons import load_skeletons, node_labels, save_skeletons, skeleton_arrays, skeletonize
+from lsdflow.metrics.skeletons import (
+    labels_at_nodes,
+    load_skeletons,
+    node_labels,
+    save_skeletons,
+    skeleton_arrays,
+    skeletonize,
+)
+from lsdflow.volumes import Volume, open_volume, write_volume
 
 VOXEL_SIZE = (20.0, 10.0, 10.0)
 
@@ -147,3 +155,17 @@ def test_bad_input_is_refused_with_what_is_wrong(labels, tmp_path):
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     with pytest.raises(UserError, match="is not a skeleton file"):
         load_skeletons(tmp_path / "other.npz")
+
+
+def test_labels_at_nodes_of_a_stored_volume_are_those_of_the_array(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 9, (12, 14, 16)).astype(np.uint64)
+    graph = nx.Graph()
+    # Some lie outside.
+    for node, position in enumerate(rng.uniform(-20, 180, (60, 3))):
+        graph.add_node(node, position=tuple(position), component=1, label=1)
+    write_volume(tmp_path / "v.zarr", "labels", Volume(labels, (10, 10, 10), (5, 0, 3)))
+    expected = node_labels(graph, labels, (10, 10, 10), (5, 0, 3))
+    found = labels_at_nodes(graph, open_volume(tmp_path / "v.zarr", "labels"), (5, 14, 7))
+    np.testing.assert_array_equal(found, expected)
+    assert 0 < np.count_nonzero(found) < 60

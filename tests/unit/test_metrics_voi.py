@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lsdflow.errors import UserError
-from lsdflow.metrics import variation_of_information
+from lsdflow.metrics import NormalizedVoi, normalized_voi, variation_of_information
 from lsdflow.metrics.contingency import ContingencyTable, contingency_table
 from lsdflow.metrics.voi import normalized_voi_from_table, voi_from_table
 
@@ -49,7 +49,7 @@ def assert_same_table(a, b):
 
 def test_published_vector():
     assert variation_of_information(SEGMENTATION, TRUTH) == pytest.approx((0.6140806820148608, 0.7272727272727271))
-    normalized = normalized_voi_from_table(contingency_table(SEGMENTATION, TRUTH))
+    normalized = normalized_voi(SEGMENTATION, TRUTH)
     assert normalized == pytest.approx((0.2407837822280942, 0.2851668894867314, 0.3756069520269456))
 
 
@@ -63,6 +63,12 @@ def test_perfect_segmentation_scores_exactly_zero_whatever_its_ids():
     truth = random_labels(0)
     assert variation_of_information(truth * 7 + 3, truth) == (0, 0)
     assert normalized_voi_from_table(contingency_table(truth * 7 + 3, truth)) == pytest.approx((0, 0, 0), abs=1e-12)
+
+
+def test_normalized_voi_ignores_segment_zero_only_if_told_so():
+    segmentation, truth = np.array([0, 5, 5, 6]), np.array([1, 1, 1, 2])
+    assert normalized_voi(segmentation, truth, ignore_segment_zero=True) == NormalizedVoi(0, 0, 0)
+    assert normalized_voi(segmentation, truth).split > 0
 
 
 def test_one_object_in_one_segment_has_normalized_scores_of_zero():

@@ -21,7 +21,9 @@ from lsdflow.sources import (
     check_pair,
     check_raw,
     fill_background,
+    hdf5_attributes,
     natural_key,
+    open_zarr,
     read_source,
 )
 
@@ -118,6 +120,44 @@ def test_zarr_multiscales_gives_the_first_level_without_time_and_channel(tmp_pat
     multiscales = [{"datasets": [{"path": "s0"}, {"path": "s1"}]}]
     group.attrs.update({"ome": {"multiscales": multiscales}} if is_nested else {"multiscales": multiscales})
     np.testing.assert_array_equal(read_source(tmp_path / "v.zarr", "zarr"), volume)
+
+
+def test_only_array_of_a_zarr_store_needs_no_dataset(tmp_path, volume):
+    group = zarr.open_group(tmp_path / "v.zarr", mode="w", zarr_format=3)
+    group.create_array("volumes/labels/0", data=volume)
+    np.testing.assert_array_equal(read_source(tmp_path / "v.zarr", "zarr"), volume)
+
+
+def test_foreign_file_in_a_zarr_store_is_passed_over_in_silence(tmp_path, volume, recwarn):
+    group = zarr.open_group(tmp_path / "v.zarr", mode="w", zarr_format=3)
+    group.create_array("raw", data=volume)
+    (tmp_path / "v.zarr" / ".snakemake_timestamp").touch()
+    np.testing.assert_array_equal(read_source(tmp_path / "v.zarr", "zarr"), volume)
+    assert not recwarn.list
+
+
+def test_zarr_can_be_opened_without_reading_it(tmp_path, volume):
+    zarr.save_array(tmp_path / "v.zarr", volume[None])
+    array = open_zarr(tmp_path / "v.zarr")
+    assert isinstance(array, zarr.Array)
+    assert array.shape == (1, *volume.shape)
+    np.testing.assert_array_equal(array[0, 3:5], volume[3:5])
+    with pytest.raises(UserError, match="no_such.zarr does not exist"):
+        open_zarr(tmp_path / "no_such.zarr")
+    with pytest.raises(UserError, match="v.zarr cannot be read as zarr"):
+        open_zarr(tmp_path / "v.zarr", "raw")
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_attributes_of_an_hdf5_dataset(tmp_path, volume, is_packed):
+    with h5py.File(write_hdf5(tmp_path / "v.h5", raw=volume, labels=volume), "a") as file:
+        file["labels"].attrs["resolution"] = (40.0, 4.0, 4.0)
+    if is_packed:
+        (tmp_path / "v.h5").write_bytes(gzip.compress((tmp_path / "v.h5").read_bytes()))
+    assert hdf5_attributes(tmp_path / "v.h5", "raw") == {}
+    np.testing.assert_array_equal(hdf5_attributes(tmp_path / "v.h5", "labels")["resolution"], (40, 4, 4))
+    with pytest.raises(UserError, match="no dataset 'other'"):
+        hdf5_attributes(tmp_path / "v.h5", "other")
 
 
 def test_every_format_refuses_a_missing_file(tmp_path):

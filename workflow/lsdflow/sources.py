@@ -12,9 +12,11 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import h5py
 import imageio.v3 as imageio
@@ -93,6 +95,43 @@ def read_source(
     if lookup is None:
         return np.ascontiguousarray(array)
     return apply_lookup(array, _read(path, format, lookup), f"{path}: {lookup}")
+
+
+def open_zarr(path: str | os.PathLike, dataset: str | None = None) -> zarr.Array:
+    """Open the array that `read_source` would read from a Zarr store, for volumes that do not fit into memory.
+
+    Parameters
+    ----------
+    path, dataset : as for `read_source`.
+
+    Returns
+    -------
+    zarr.Array
+        As it is stored: axes of length one for time and channel may come before ``z, y, x``.
+
+    Raises
+    ------
+    UserError
+        If the store or the dataset is missing or broken.
+    """
+    path = os.path.expanduser(os.fspath(path))
+    if not os.path.exists(path):
+        raise UserError(f"{path} does not exist: check the path, or download it first")
+    with decoding(path, "zarr"):
+        return _zarr_array(path, dataset)
+
+
+def hdf5_attributes(path: str | os.PathLike, dataset: str | None = None) -> dict[str, Any]:
+    """The attributes of the dataset that `read_source` would read from an HDF5 file, such as its ``resolution``.
+
+    Raises
+    ------
+    UserError
+        If the file or the dataset is missing or broken.
+    """
+    path = os.path.expanduser(os.fspath(path))
+    with decoding(path, "hdf5"), _hdf5_dataset(path, dataset) as stored:
+        return dict(stored.attrs)
 
 
 def apply_lookup(labels: np.ndarray, table: np.ndarray, name: str = "the lookup table") -> np.ndarray:
@@ -273,7 +312,8 @@ def _read_image_stack(pattern: str, dataset: None) -> np.ndarray:
         raise UserError(f"{files[0]} is a folder: name the sections in it by a pattern such as {files[0]}/*.png")
     stack = None
     for z, file in enumerate(files):
-        section = _decode(file, "image", lambda file=file: imageio.imread(file))
+        with decoding(file, "image"):
+            section = np.asarray(imageio.imread(file))
         if section.ndim != 2:
             raise UserError(f"{file} must be a grey 2-D section (y, x), not {section.shape}: convert it first")
         if stack is None:
@@ -296,10 +336,16 @@ def _read_tiff(path: str, dataset: None) -> np.ndarray:
 
 
 def _read_hdf5(path: str, dataset: str | None) -> np.ndarray:
+    with _hdf5_dataset(path, dataset) as stored:
+        return stored[...]
+
+
+@contextmanager
+def _hdf5_dataset(path: str, dataset: str | None) -> Iterator[h5py.Dataset]:
     with _gunzipped(path) as plain, h5py.File(plain, "r") as file:
         names: list[str] = []
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-        return file[_choose(path, dataset, names)][...]
+        yield file[_choose(path, dataset, names)]
 
 
 def _read_npz(path: str, dataset: str | None) -> np.ndarray:
@@ -319,35 +365,43 @@ def _read_npy(path: str, dataset: None) -> np.ndarray:
 
 
 def _read_zarr(path: str, dataset: str | None) -> np.ndarray:
+    array = _zarr_array(path, dataset)[...]
+    while array.ndim > 3 and array.shape[0] == 1:  # OME-NGFF puts time and channel first, often with one of each
+        array = array[0]
+    return array
+
+
+def _zarr_array(path: str, dataset: str | None) -> zarr.Array:
     try:
         node = zarr.open(path, mode="r", path=(dataset or "").strip("/"))
     except FileNotFoundError:
         # Zarr says the same of a folder that is no store and of a name that is not in it.
         node = zarr.open_group(path, mode="r")
         raise _no_such_dataset(path, dataset, _zarr_arrays(node)) from None
-    if isinstance(node, zarr.Group):
-        node = _full_resolution(node, path, dataset)
-    array = node[...]
-    while array.ndim > 3 and array.shape[0] == 1:  # OME-NGFF puts time and channel first, often with one of each
-        array = array[0]
-    return array
+    return _full_resolution(node, path, dataset) if isinstance(node, zarr.Group) else node
 
 
 def _full_resolution(group: zarr.Group, path: str, dataset: str | None) -> zarr.Array:
-    """The array of highest resolution in an OME-NGFF group: the first that its metadata names, or ``0``."""
+    """The array of highest resolution in an OME-NGFF group (the first that its metadata names, or ``0``), or the only
+    array anywhere below."""
     multiscales = group.attrs.get("ome", group.attrs).get("multiscales")
     level = multiscales[0]["datasets"][0]["path"] if multiscales else "0"
     array = group.get(level)
-    if not isinstance(array, zarr.Array):
-        raise UserError(
-            f"{_where(path, dataset)} is a group, not an array: name as `dataset` one of "
-            f"{_listed(_zarr_arrays(group))} below it"
-        )
-    return array
+    if isinstance(array, zarr.Array):
+        return array
+    names = _zarr_arrays(group)
+    if len(names) == 1:
+        return group[names[0]]
+    raise UserError(
+        f"{_where(path, dataset)} is a group, not an array: name as `dataset` one of {_listed(names)} below it"
+    )
 
 
 def _zarr_arrays(group: zarr.Group) -> list[str]:
-    return [name for name, node in group.members(max_depth=None) if isinstance(node, zarr.Array)]
+    with warnings.catch_warnings():
+        # Zarr warns of files that are none of its own, such as Snakemake's timestamps.
+        warnings.filterwarnings("ignore", message="Object at", category=UserWarning)
+        return [name for name, node in group.members(max_depth=None) if isinstance(node, zarr.Array)]
 
 
 FORMATS: dict[str, Format] = {
@@ -364,12 +418,15 @@ FORMATS: dict[str, Format] = {
 
 
 def _read(path: str, format: str, dataset: str | None) -> np.ndarray:
-    return _decode(path, format, lambda: FORMATS[format].read(path, dataset))
+    with decoding(path, format):
+        return np.asarray(FORMATS[format].read(path, dataset))
 
 
-def _decode(path: str, kind: str, read: Callable[[], np.ndarray]) -> np.ndarray:
+@contextmanager
+def decoding(path: str, kind: str) -> Iterator[None]:
+    """Turn whatever a decoder raises on broken bytes into a `UserError` that names the file."""
     try:
-        return np.asarray(read())
+        yield
     except (UserError, MemoryError):
         raise
     except Exception as error:  # decoders of broken bytes raise nearly anything; the cause stays chained

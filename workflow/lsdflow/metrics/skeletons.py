@@ -18,7 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from lsdflow.blocks import BlockGrid
 from lsdflow.errors import UserError
+from lsdflow.volumes import Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +164,14 @@ def node_labels(
     found = np.zeros(len(voxels), labels.dtype)
     found[inside] = labels[tuple(voxels[inside].T)]
     return found
+
+
+def labels_at_nodes(graph: nx.Graph, volume: Volume, block_shape: Sequence[int]) -> NDArray:
+    """What `node_labels` finds in a whole volume, read block by block of ``block_shape`` (voxels, z y x)."""
+    grid = BlockGrid(volume.roi, block_shape)
+    blocks = (volume.cut(grid[index]) for index in range(len(grid)))
+    # A node lies in one block; in all others its label is 0.
+    return sum(node_labels(graph, block.data, block.voxel_size, block.offset) for block in blocks)
 
 
 def save_skeletons(path: str | os.PathLike, graph: nx.Graph) -> None:

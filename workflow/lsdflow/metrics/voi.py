@@ -53,6 +53,26 @@ def variation_of_information(
     return voi_from_table(contingency_table(segmentation, truth, ignore_segment_zero=ignore_segment_zero))
 
 
+def normalized_voi(segmentation: ArrayLike, truth: ArrayLike, *, ignore_segment_zero: bool = False) -> NormalizedVoi:
+    """Normalised variation of information and information distance (Vinh et al. 2010).
+
+    Parameters
+    ----------
+    segmentation, truth, ignore_segment_zero : as for `variation_of_information`
+
+    Raises
+    ------
+    UserError
+        If shapes differ, ids are not integers or negative, or the truth has no label.
+
+    Examples
+    --------
+    >>> normalized_voi([2, 2, 2, 2], [1, 1, 2, 2])
+    NormalizedVoi(split=0.0, merge=1.0, distance=1.0)
+    """
+    return normalized_voi_from_table(contingency_table(segmentation, truth, ignore_segment_zero=ignore_segment_zero))
+
+
 def voi_from_table(table: ContingencyTable) -> tuple[float, float]:
     """Split and merge parts of the variation of information, bits, of what ``table`` counts."""
     table.require_labels()
