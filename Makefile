@@ -69,6 +69,10 @@ bench: .venv/ready .venv/peers/ready ## measure the speed of targets beside peer
 	PYTHONPATH=workflow:tests/unit:.venv/peers $(BIN)/python benchmarks/lsd_targets.py $(MEDULLA) docs/targets
 	PYTHONPATH=workflow $(BIN)/python benchmarks/affinities.py docs/targets/affinities.md
 
+.PHONY: paper
+paper: .venv/ready ## redraw the paper's zebrafinch figures (ROWS="FILE ..." adds rows of your own)
+	PYTHONPATH=workflow $(BIN)/python -m lsdflow.figures.paper results/paper $(if $(ROWS),--rows $(ROWS))
+
 .PHONY: clean
 clean: ## remove results, imported volumes and logs; downloads and the environment stay
 	rm -rf results resources/volumes resources/segmentations resources/logs resources/benchmarks

@@ -298,10 +298,21 @@ def test_tables_leave_out_scores_that_were_not_asked_for(rows):
     assert "VOI sum" in text and "Min-cut" not in text
 
 
+def pairs(*verdicts):
+    """A table of pairs from (first, second, verdict)."""
+    return pd.DataFrame([(*v, "voi_sum") for v in verdicts], columns=["first", "second", "verdict", "metric"])
+
+
 def test_headline_names_the_network_with_the_lowest_voi_sum(rows):
-    text = headline(summarise(rows, SETUPS))
+    text = headline(summarise(rows, SETUPS), pairs(("baseline", "mtlsd", "not separated")))
     assert text.startswith("MtLSD has the lowest VOI sum of the networks: 1.100 ± 0.141 bits (2 replicates), then mine")
+    assert "It is not separated from any other network. " in text
     assert "External segmentations: FFN 1.620 bits." in text
+
+
+def test_headline_says_better_only_of_what_is_separated(rows):
+    text = headline(summarise(rows, SETUPS), pairs(("baseline", "mtlsd", "worse"), ("mtlsd", "mine", "not separated")))
+    assert "It is better than Baseline; not separated from mine" in text
 
 
 def test_voi_curves_draw_test_curves_only_with_both_marks_in_view(rows, curves):
@@ -476,7 +487,7 @@ def test_page_opens_with_the_table_then_figures_then_facts(rows, picture):
         [("Seed", 7)],
         table_html(summary),
         [("Pictures", "C", picture)],
-        lead=headline(summary),
+        lead=headline(summary, pairs()),
         table_note="Note.",
     )
     seen = _Outline(text).text

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lsdflow.errors import UserError
 from lsdflow.metrics.run_length import (
     crop_skeletons,
+    drop_short,
     expected_run_length,
     inside_box,
     mask_skeletons,
@@ -325,3 +326,12 @@ def test_columns_are_the_scores_and_nan_where_nothing_can_be_measured():
     }
     nothing = run_length_columns(skeleton_arrays(nx.Graph()), np.empty(0, np.uint64))
     assert nothing.keys() == columns.keys() and np.isnan(nothing["expected_run_length"])
+
+
+def test_short_components_are_dropped_and_counted():
+    graph = forest([3, 4], [5], [7])
+    kept = drop_short(graph, 6)
+    assert list(kept) == [0, 1, 2, 5, 6] and kept.graph["dropped"] == 1
+    assert [kept.nodes[n]["component"] for n in kept] == [1, 1, 1, 2, 2]
+    assert len(graph) == 7
+    assert len(drop_short(graph, 100)) == 0 and drop_short(graph, 100).graph["dropped"] == 3

@@ -19,8 +19,10 @@ from lsdflow.volumes import open_volume
 NETWORKS = {"baseline", "mtlsd", "aclsd", "acrlsd"}
 SEGMENTED = NETWORKS | {"raw_watershed"}
 SETUPS = NETWORKS | {"lsd"}
-PLOTS = {"plot_scores", "plot_training", "plot_targets", "plot_panel", "plot_resources", "summary"}
-COMPARISON = PLOTS - {"plot_targets", "plot_panel"} | {"compare"}
+BY_ROW = {"plot_panel", "plot_errors"}
+OF_ALL_ROWS = {"plot_scores", "plot_training", "plot_sizes", "plot_pairs", "plot_compute", "plot_resources", "summary"}
+PLOTS = BY_ROW | OF_ALL_ROWS | {"plot_targets", "plot_skeletons"}
+COMPARISON = OF_ALL_ROWS | {"compare", "intervals"}
 THRESHOLDS = np.round(np.arange(11) * 0.1, 1)
 
 
@@ -33,19 +35,15 @@ def segmentation_path(folder: Path, setup: str) -> Path:
 
 
 def test_every_expected_output_exists(finished):
-    expected = ["summary.html", "scores/comparison.csv", "scores/comparison.md", "scores/resources.csv"]
-    expected += ["scores/rows.csv", "scores/curves.csv", "skeletons/test.npz", "targets/train-0.zarr"]
-    names = [
-        "voi_curves",
-        "comparison",
-        "training",
-        "targets_train-0",
-        "resources",
-        *(f"panel_{s}" for s in SETUPS | SEGMENTED),
-    ]
+    tables = ["rows", "curves", "selection", "sizes", "intervals", "pairs", "compute", "comparison", "resources"]
+    expected = [*(f"scores/{name}.csv" for name in tables), "scores/comparison.md", "summary.html"]
+    expected += ["skeletons/test.npz", "targets/train-0.zarr"]
+    names = ["voi_curves", "comparison", "training", "targets_train-0", "resources", "sizes", "pairs_voi_sum"]
+    names += ["compute", "skeletons", *(f"panel_{s}" for s in SETUPS | SEGMENTED), *(f"errors_{s}" for s in SEGMENTED)]
     expected += [f"figures/{name}.{suffix}" for name in names for suffix in ("png", "svg")]
     expected += [f"models/{setup}/0/{name}" for setup in SETUPS for name in ("checkpoint.pt", "log.csv", "events")]
-    tables = ["test.csv", "validation.csv", "test_fragments.csv", "selected.json", "min_cut.csv"]
+    tables = ["test.csv", "validation.csv", "test_fragments.csv", "selected.json", "min_cut.csv", "errors.csv"]
+    tables += ["test_run_length.csv", "validation_run_length.csv", "sizes.csv", "blocks.npz", "skeletons.csv"]
     expected += [f"scores/{setup}/0/{table}" for setup in SEGMENTED for table in tables]
     missing = [path for path in expected if not (results(finished) / path).exists()]
     assert not missing
@@ -64,7 +62,7 @@ def test_summary_page_holds_table_and_figures(finished):
     assert page.count("<table") >= 1 and "VOI sum" in page
     for label in ("Baseline", "MtLSD", "AcLSD", "AcRLSD", "Watershed on raw"):
         assert f'<th scope="row">{label}</th>' in page
-    assert page.count("<img") == 5 + len(SETUPS | SEGMENTED)
+    assert page.count("<img") == 9 + len(SETUPS | SEGMENTED) + len(SEGMENTED)
     assert 'src="http' not in page, "the page must stand alone"
 
 
@@ -141,7 +139,7 @@ def test_runs_twice_to_the_same_numbers(finished, tmp_path):
     answer = Project(REPOSITORY).run(folder, TINY, one_job, arguments=[*tables, *stores])
     assert answer.code == 0, answer.text
     made = sorted(path.relative_to(folder) for path in (results(folder) / "scores").rglob("*.csv"))
-    assert len(made) == 2 + 5 * len(SEGMENTED)
+    assert len(made) == 6 + 9 * len(SEGMENTED)
     for path in made:
         assert (folder / path).read_bytes() == (finished / path).read_bytes(), f"{path} differs"
     for setup in SEGMENTED:

@@ -233,6 +233,20 @@ def network_of(config: Config, setup: str) -> NetworkSettings:
     return NetworkSettings(**own) if own else NETWORKS[name]
 
 
+def channels_seen(config: Config, setup: str) -> int:
+    """Channels of all inputs of ``setup`` together."""
+    channels = 0
+    for source in config["setups"][setup]["inputs"]:
+        name, _, output = source.partition(".")
+        channels += channels_of_output(config, name, output) if output else 1
+    return channels
+
+
+def channels_of_output(config: Config, setup: str, output: str) -> int:
+    """Channels of one output of ``setup``."""
+    return 10 if output == "lsds" else 3 * len(config["setups"][setup]["affinities"]["offsets"])
+
+
 def reach_beyond(config: Config, setup: str) -> tuple[int, int, int]:
     """Voxels by which the predictions of ``setup`` must reach beyond a region, for the setups that see them."""
     reach = (0, 0, 0)
@@ -337,7 +351,7 @@ def _check_sources(config: Config) -> None:
         parts = [part for part in ("raw", "labels") if part in volume]
         if "simulate" in volume and parts:
             raise UserError(f"volumes.{name}: has `simulate` and also `{parts[0]}`; a volume is simulated or read")
-        sources |= {f"volumes.{name}.{part}": volume[part] for part in parts}
+        sources |= {f"volumes.{name}.{part}": volume[part] for part in [*parts, "skeletons"] if part in volume}
     for name, external in config["external_segmentations"].items():
         _check_external(config, name, external["volume"])
         sources[f"external_segmentations.{name}.source"] = external["source"]
@@ -377,7 +391,7 @@ def _check_external(config: Config, name: str, volume: str) -> None:
 def _check_file(where: str, source: Mapping[str, Any]) -> None:
     """Refuse a source on this machine that is not there."""
     path = source["path"]
-    if source["format"] == "image_stack":
+    if source.get("format") == "image_stack":
         if not glob.glob(path, recursive=True):
             raise UserError(f"{where}: no file matches {path!r}; give a pattern such as folder/*.png, or a download")
     elif not Path(path).exists():

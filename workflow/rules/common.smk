@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 from lsdflow import configuration
 from lsdflow.code_hash import code_hash
 from lsdflow.errors import UserError
+from lsdflow.network_shapes import prediction_input_shape
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
 
@@ -137,9 +138,8 @@ def channels_of(setup):
     """The channels of each output of a row."""
     if setup == RAW_WATERSHED:
         return {"affinities": 3}
-    entry = cfg["setups"][setup]
-    counts = {"affinities": 3 * len(entry["affinities"]["offsets"]), "lsds": 10}
-    return {output: counts[output] for output in entry["outputs"]}
+    outputs = cfg["setups"][setup]["outputs"]
+    return {output: configuration.channels_of_output(cfg, setup, output) for output in outputs}
 
 
 def checkpoint_path(setup, replicate):
@@ -170,6 +170,18 @@ def score_files(pattern):
     return [f"results/{EXPERIMENT}/scores/{setup}/{replicate}/{pattern}" for setup, replicate in runs()]
 
 
+# None stands for a segmentation that is not trained: it is the same in every replicate of the others.
+def rows_of_comparison():
+    """All (name, replicate) whose segmentations are scored."""
+    trained = [[setup, None if setup == RAW_WATERSHED else replicate] for setup, replicate in runs()]
+    return trained + [[name, None] for name in EXTERNALS]
+
+
+def files_of_rows(name):
+    """One file per row of the comparison, in the order of `rows_of_comparison`."""
+    return score_files(name) + [f"results/{EXPERIMENT}/scores/external/{row}/{name}" for row in EXTERNALS]
+
+
 # data
 
 
@@ -184,6 +196,27 @@ def raw_reader(wildcards):
 
 def labels_reader(wildcards):
     return source_reader(cfg["volumes"][wildcards.volume]["labels"])
+
+
+def skeleton_source(wildcards):
+    """The arguments of the reader of traced skeletons; None where they are made of the labels."""
+    volume = cfg["volumes"][REGIONS[wildcards.region]["volume"]]
+    if "skeletons" not in volume:
+        return None
+    source = volume["skeletons"]
+    folder = f"resources/downloads/{source['download']}/" if "download" in source else ""
+    # An .nml says itself how large its voxels are, and an .npz is in nm.
+    is_plain = not source["path"].lower().endswith((".nml", ".npz"))
+    length = {"voxel_size": volume["voxel_size"]} if source["in_voxels"] else {"unit_nm": source["unit_nm"]}
+    return {"path": folder + source["path"], **(length if is_plain else {})}
+
+
+def skeleton_files(wildcards):
+    """The file or folder that traced skeletons come from, or the list that says that it is there."""
+    source = cfg["volumes"][REGIONS[wildcards.region]["volume"]].get("skeletons")
+    if source is None:
+        return []
+    return [f"resources/downloads/{source['download']}/SHA256SUMS" if "download" in source else source["path"]]
 
 
 def files_of_external(wildcards):
@@ -301,6 +334,46 @@ def panel_inputs(wildcards):
         inputs["fragments"] = f"{folder}/fragments.zarr/zarr.json"
         inputs["segmentation"] = f"{folder}/segmentation.zarr"
     return inputs
+
+
+def error_inputs(wildcards):
+    """What the pictures of the errors of a row are made from, by name."""
+    setup, replicate = (
+        wildcards.setup,
+        configuration.replicates(cfg, wildcards.setup)[0],
+    )
+    return {
+        "volume": volume_path(REGIONS["test"]["volume"]),
+        "segmentation": f"{segmentation_folder(setup, replicate, 'test')}/segmentation.zarr",
+        "errors": f"results/{EXPERIMENT}/scores/{setup}/{replicate}/errors.csv",
+    }
+
+
+def chains_of_networks():
+    """For each setup the networks whose work its predictions need, its own last: what their cost is counted from."""
+    block, context = cfg["prediction"]["block_shape"], cfg["prediction"]["context"]
+
+    def link(name):
+        network, outputs = configuration.network_of(cfg, name), channels_of(name)
+        return {
+            "name": name,
+            "network": network.as_dict(),
+            "input_shape": list(prediction_input_shape(network, block, context)),
+            "in_channels": configuration.channels_seen(cfg, name),
+            "head_channels": sum(outputs.values()),
+            "is_wide": network.architecture == "unet" and len(outputs) > 1,
+        }
+
+    return {setup: [link(name) for name in [*frozen_setups(setup), setup]] for setup in cfg["setups"]}
+
+
+def voxels_predicted():
+    """How many voxels of the validation and test regions the predictions of each setup fill."""
+    sizes = {name: configuration.region_roi(cfg, REGIONS[name]) for name in ("validation", "test")}
+    return {
+        setup: sum(roi.grow(configuration.reach_beyond(cfg, setup)).size for roi in sizes.values())
+        for setup in cfg["setups"]
+    }
 
 
 def benchmark_files():

@@ -166,6 +166,168 @@ rule plot_resources:
         "../scripts/plot_resources.py"
 
 
+rule plot_errors:
+    input:
+        unpack(error_inputs),
+    output:
+        png=report(
+            "results/{experiment}/figures/errors_{setup}.png",
+            caption="../report/errors.rst",
+            category="Errors",
+            labels={"setup": "{setup}"},
+        ),
+        svg="results/{experiment}/figures/errors_{setup}.svg",
+    log:
+        "results/{experiment}/logs/plot_errors/{setup}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plot_errors/{setup}.tsv"
+    wildcard_constraints:
+        setup=one_of(SEGMENTING),
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(10),
+    params:
+        code=code_of("plot_errors.py"),
+        roi=box_of("test"),
+    message:
+        "drawing the worst splits and merges of {wildcards.setup}"
+    script:
+        "../scripts/plot_errors.py"
+
+
+rule plot_sizes:
+    input:
+        "results/{experiment}/scores/sizes.csv",
+    output:
+        png=report(
+            "results/{experiment}/figures/sizes.png",
+            caption="../report/sizes.rst",
+            category="Comparison",
+            labels={"figure": "scores against size"},
+        ),
+        svg="results/{experiment}/figures/sizes.svg",
+    log:
+        "results/{experiment}/logs/plot_sizes.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plot_sizes.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        code=code_of("plot_sizes.py"),
+        setups=list(cfg["setups"]),
+        externals=EXTERNALS,
+    message:
+        "drawing scores against size"
+    script:
+        "../scripts/plot_sizes.py"
+
+
+rule plot_pairs:
+    input:
+        "results/{experiment}/scores/pairs.csv",
+    output:
+        png=report(
+            "results/{experiment}/figures/pairs_{metric}.png",
+            caption="../report/pairs.rst",
+            category="Comparison",
+            labels={"figure": "which setups differ, {metric}"},
+        ),
+        svg="results/{experiment}/figures/pairs_{metric}.svg",
+    log:
+        "results/{experiment}/logs/plot_pairs/{metric}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plot_pairs/{metric}.tsv"
+    wildcard_constraints:
+        metric="voi_sum|adapted_rand_error|expected_run_length",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        code=code_of("plot_pairs.py"),
+        setups=list(cfg["setups"]),
+        externals=EXTERNALS,
+    message:
+        "drawing which setups differ in {wildcards.metric}"
+    script:
+        "../scripts/plot_pairs.py"
+
+
+rule plot_compute:
+    input:
+        rows="results/{experiment}/scores/rows.csv",
+        resources="results/{experiment}/scores/resources.csv",
+    output:
+        png=report(
+            "results/{experiment}/figures/compute.png",
+            caption="../report/compute.rst",
+            category="Resources",
+            labels={"figure": "quality against compute"},
+        ),
+        svg="results/{experiment}/figures/compute.svg",
+        table="results/{experiment}/scores/compute.csv",
+    log:
+        "results/{experiment}/logs/plot_compute.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plot_compute.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        code=code_of("plot_compute.py"),
+        setups=list(cfg["setups"]),
+        chains=chains_of_networks(),
+        block_shape=cfg["prediction"]["block_shape"],
+        voxels=voxels_predicted(),
+    message:
+        "drawing quality against compute"
+    script:
+        "../scripts/plot_compute.py"
+
+
+rule plot_skeletons:
+    input:
+        volume=volume_path(REGIONS["test"]["volume"]),
+        skeletons="results/{experiment}/skeletons/test.npz",
+    output:
+        png=report(
+            "results/{experiment}/figures/skeletons.png",
+            caption="../report/skeletons.rst",
+            category="Pictures",
+            labels={"figure": "skeletons of the truth"},
+        ),
+        svg="results/{experiment}/figures/skeletons.svg",
+    log:
+        "results/{experiment}/logs/plot_skeletons.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plot_skeletons.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(10),
+    params:
+        code=code_of("plot_skeletons.py"),
+        roi=box_of("test"),
+    message:
+        "drawing the skeletons of the test region"
+    script:
+        "../scripts/plot_skeletons.py"
+
+
 rule summary:
     input:
         rows="results/{experiment}/scores/rows.csv",
@@ -176,9 +338,18 @@ rule summary:
         training="results/{experiment}/figures/training.png",
         targets=f"results/{EXPERIMENT}/figures/targets_{TRAIN_REGIONS[0]}.png",
         times="results/{experiment}/figures/resources.png",
+        sizes="results/{experiment}/figures/sizes.png",
+        pairs="results/{experiment}/figures/pairs_voi_sum.png",
+        pair_table="results/{experiment}/scores/pairs.csv",
+        compute="results/{experiment}/figures/compute.png",
+        skeletons="results/{experiment}/figures/skeletons.png",
         panels=expand(
             "results/{{experiment}}/figures/panel_{setup}.png",
             setup=PICTURED,
+        ),
+        errors=expand(
+            "results/{{experiment}}/figures/errors_{setup}.png",
+            setup=SEGMENTING,
         ),
     output:
         page=report(
@@ -203,6 +374,7 @@ rule summary:
         code=code_of("summary.py"),
         setups=list(cfg["setups"]),
         panels=PICTURED,
+        segmenting=SEGMENTING,
         replicates=cfg["replicates"],
         train=[f"{REGIONS[name]['volume']}, {configuration.region_roi(cfg, REGIONS[name])}" for name in TRAIN_REGIONS],
         validation=f"{REGIONS['validation']['volume']}, {configuration.region_roi(cfg, REGIONS['validation'])}",

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from lsdflow.agglomeration import MergeTree
-from lsdflow.blocks import BlockGrid
 from lsdflow.metrics.min_cut import min_cut_metric
-from lsdflow.metrics.skeletons import load_skeletons, node_labels, skeleton_arrays
+from lsdflow.metrics.skeletons import labels_at_nodes, load_skeletons, skeleton_arrays
 from lsdflow.volumes import open_volume
 from lsdflow_job import job
 
@@ -20,12 +19,7 @@ with job(snakemake):
     graph = load_skeletons(snakemake.input.skeletons)
     skeletons = skeleton_arrays(graph)
     fragments = open_volume(Path(snakemake.input.fragments).parent, "fragments")
-    found = np.zeros(len(skeletons.components), np.uint64)
-    grid = BlockGrid(fragments.roi, snakemake.params.block_shape)
-    for index in range(len(grid)):
-        block = fragments.cut(grid[index])
-        # A node lies in one block; outside it the label is 0.
-        found += node_labels(graph, block.data, block.voxel_size, block.offset)
+    found = labels_at_nodes(graph, fragments, snakemake.params.block_shape)
     scores = min_cut_metric(
         skeletons.components,
         found,

@@ -16,7 +16,7 @@ with job(snakemake):
     table = summarise(pd.read_csv(files.rows), params.setups)
     table.to_csv(snakemake.output.summary, index=False, lineterminator="\n")
     Path(snakemake.output.table).write_text(table_markdown(table) + "\n")
-    jobs = pd.read_csv(files.resources)
+    jobs, pairs = pd.read_csv(files.resources), pd.read_csv(files.pair_table)
     training = jobs.loc[jobs["rule"] == "train", "seconds"].sum()
     hardware = set()
     for log in files.logs:
@@ -36,10 +36,22 @@ with job(snakemake):
     sections = [
         ("Comparison", "Scores on the test region, mean and spread over replicates.", files.bars),
         (
+            "Which setups differ",
+            "Difference of the VOI sum, row minus column, with its interval over parts of the test region and seeds. "
+            "Coloured only where it is separated from 0.",
+            files.pairs,
+        ),
+        (
             "Split against merge errors",
             "Each line is one replicate over all agglomeration thresholds on the test region. Filled: the threshold "
             "selected on the validation region. Ring: the best one on the test region, which no user could know.",
             files.voi,
+        ),
+        ("Size of the region", "Boxes in the middle of the test region, up to the whole of it.", files.sizes),
+        (
+            "Quality against compute",
+            "Operations are counted from the networks; speed is that of the predict jobs, which ran side by side.",
+            files.compute,
         ),
         ("Training", "Loss over iterations.", files.training),
         (
@@ -51,12 +63,18 @@ with job(snakemake):
             (f"Pictures: {label(setup)}", "A section and a cut of the test region, first replicate.", path)
             for setup, path in zip(params.panels, files.panels, strict=True)
         ),
+        *(
+            (f"Worst errors: {label(setup)}", "The worst merges and splits of the first replicate.", path)
+            for setup, path in zip(params.segmenting, files.errors, strict=True)
+        ),
+        ("Skeletons", "What run length and the min-cut metric are measured on.", files.skeletons),
         ("Time and memory", "Measured for each job, summed by stage.", files.times),
     ]
     note = (
+        "Bold: the best mean of the networks, whether it is separated from others or not. "
         "VOI in bits; unlabelled truth is ignored. Thresholds are selected on the validation region. ± is the sample "
         "standard deviation over replicates. External segmentations were made on more than the test region: their "
         "segments may be joined outside it."
     )
-    html = page(f"lsdflow: {name}", facts, table_html(table), sections, lead=headline(table), table_note=note)
+    html = page(f"lsdflow: {name}", facts, table_html(table), sections, lead=headline(table, pairs), table_note=note)
     Path(snakemake.output.page).write_text(html)

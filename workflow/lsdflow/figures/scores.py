@@ -29,12 +29,13 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: where its numbers are, its heading, its digits, and whether less is better."""
+    """A column of the table: where its numbers are, heading, digits, whether it is a score, and which is best."""
 
     metric: str
     heading: str
     decimals: int
     is_score: bool = True
+    is_highest_best: bool = False
 
 
 COLUMNS = (
@@ -42,6 +43,8 @@ COLUMNS = (
     Column("voi_merge", "VOI merge (bits)", 3),
     Column("voi_sum", "VOI sum (bits)", 3),
     Column("adapted_rand_error", "Adapted Rand error", 3),
+    Column("cremi_score", "CREMI score", 3),
+    Column("expected_run_length", "ERL (nm)", 0, is_highest_best=True),
     Column("min_cut_splits", "Min-cut splits", 0),
     Column("min_cut_merges", "Min-cut merges", 0),
     Column("unsplittable", "Unsplittable fragments", 0),
@@ -117,7 +120,8 @@ def _table(summary: pd.DataFrame) -> tuple[list[str], list[tuple[str, list[list[
         means = networks[f"{column.metric}_mean"].dropna()
         # A comparison needs two, and readers compare what they see: what shows the same digits is equally good.
         if column.is_score and len(means) > 1:
-            best[column.metric] = round(means.min(), column.decimals or 1)
+            extreme = means.max() if column.is_highest_best else means.min()
+            best[column.metric] = round(extreme, column.decimals or 1)
     groups = []
     for kind, title in KINDS.items():
         lines = []
@@ -177,8 +181,15 @@ def table_html(summary: pd.DataFrame) -> str:
     return "\n".join([*parts, "</table>"]) + "\n"
 
 
-def headline(summary: pd.DataFrame) -> str:
-    """What the table shows, in a few sentences: the best network by VOI sum, and how the other kinds do."""
+def headline(summary: pd.DataFrame, pairs: pd.DataFrame) -> str:
+    """What the table shows, in a few sentences: the best network by VOI sum, and how the other kinds do.
+
+    Parameters
+    ----------
+    summary : what `summarise` gives.
+    pairs : ``first``, ``second``, ``metric`` and ``verdict`` (of the first) of all pairs, as of
+        `lsdflow.metrics.intervals.comparison_matrix`: only what is separated is called better.
+    """
     scored = summary.dropna(subset=["voi_sum_mean"])
     sentences = []
     networks = scored[scored["kind"] == "network"].sort_values("voi_sum_mean", kind="stable")
@@ -188,8 +199,8 @@ def headline(summary: pd.DataFrame) -> str:
         rank = "the lowest VOI sum of the networks:" if len(networks) > 1 else "a VOI sum of"
         text = f"{style.label(best['row'])} has {rank} {_bits(best)} ({count})"
         if len(networks) > 1:
-            text += ", then " + _listed(networks.iloc[1:])
-        sentences.append(text + ".")
+            text += ", then " + _listed(networks.iloc[1:]) + ". " + _separation(networks, pairs)
+        sentences.append(text.rstrip(".") + ".")
     for kind, opening in (
         ("fragments", "Fragments alone, at best"),
         ("reference", "Without a network"),
@@ -201,6 +212,20 @@ def headline(summary: pd.DataFrame) -> str:
             shown = lines.head(1) if kind == "fragments" else lines
             sentences.append(f"{opening}: {_listed(shown)}.")
     return " ".join(sentences)
+
+
+def _separation(networks: pd.DataFrame, pairs: pd.DataFrame) -> str:
+    """Which of the others the first network is better than, and from which it is not separated."""
+    best, others = networks["row"].iloc[0], list(networks["row"].iloc[1:])
+    voi = pairs[pairs["metric"] == "voi_sum"]
+    better = set(voi.loc[(voi["first"] == best) & (voi["verdict"] == "better"), "second"])
+    better |= set(voi.loc[(voi["second"] == best) & (voi["verdict"] == "worse"), "first"])
+    beaten = [style.label(name) for name in others if name in better]
+    even = [style.label(name) for name in others if name not in better]
+    if not beaten:
+        return "It is not separated from any other network"
+    text = "It is better than " + ", ".join(beaten)
+    return text + ("; not separated from " + ", ".join(even) if even else "")
 
 
 def _bits(line: pd.Series) -> str:
@@ -306,7 +331,7 @@ class _Bar:
 
 
 def comparison_bars(rows: pd.DataFrame, palette: Palette) -> Figure:
-    """VOI, adapted Rand error and min-cut counts of every row: means as bars, replicates as dots.
+    """VOI, adapted Rand error, run length and min-cut counts of every row: means as bars, replicates as dots.
 
     VOI and min-cut bars are split (full colour) plus merge (hatched); the error bar is the sample standard deviation
     of the sum over replicates; fragments are paler. A bar that would dwarf the networks' is cut at the edge, its
@@ -321,6 +346,7 @@ def comparison_bars(rows: pd.DataFrame, palette: Palette) -> Figure:
     panels = [
         ("Variation of information", "bits", ["voi_split", "voi_merge"]),
         ("Adapted Rand error", "1 − F-score", ["adapted_rand_error"]),
+        ("Expected run length", "nm; longer is better", ["expected_run_length"]),
         ("Min-cut metric", "number of splits and merges", ["min_cut_splits", "min_cut_merges"]),
     ]
     panels = [p for p in panels if all(m in rows and rows[m].notna().any() for m in p[2])]

@@ -5,8 +5,7 @@ length.  That is a weight per part, 0, 1, 2, …, and scores follow from weighte
 
 *Interval of a score*: score ± t · s with s the standard deviation of the draws, times √(n / (n - 1)) for n parts, and t
 Student's quantile with n - 1 degrees of freedom.  The draws serve for their spread only.  Their quantiles would be
-wrong: a draw holds some parts twice and so fewer objects, which lowers VOI (on simulated neurites quantiles at 95 %
-held the true VOI sum in 0 to 63 % of the regions).
+wrong: a draw holds some parts twice and so fewer objects, which lowers VOI.
 
 *Difference of two setups*: the mean over replicates of first - second, both on the same draws,
 ± √((t · s)² + (u · r)² / R).
@@ -14,16 +13,13 @@ Here r is the standard deviation of the differences of the R replicates, for a n
 score, often by more than setups differ, and u is Student's quantile with R - 1 degrees of freedom: 12.7 for two
 replicates and 4.3 for three, so that two say little unless they agree well.  (Resampling two or three replicates would
 show a fraction of their spread, and that they all point one way is chance in every second or fourth case.)  What
-replicates and parts share, how a network does in a block, is counted twice, to be safe.  Of simulated pairs that are
-alike, 1 to 4 % were separated at 95 %, with 2, 3 or 5 replicates, whether training varied or not; a rule that asks two
-replicates to point one way, and for their spread over blocks only, separated 11 to 36 %.
+replicates and parts share, how a network does in a block, is counted twice, to be safe.
 
 What this assumes, and where it is too bold:
 
 * Parts are taken as independent.  Blocks are not: a neurite runs through many, and a merge in one counts in others.
-  Blocks should be as large as leaves about eight of them (`units_of_grid`, `BlockTables.joined`): on simulated
-  neurites across 64 blocks, intervals at 95 % held the true VOI sum in 69 to 84 % of the regions with single blocks, in
-  86 to 97 % with eight groups of neighbours.  Even these are somewhat too narrow where merges prevail.
+  Blocks should be as large as leaves about eight of them (`units_of_grid`, `BlockTables.joined`).  Even then the
+  intervals are somewhat too narrow where merges prevail.
 * With fewer than six parts (at 95 %; see `fewest_units`) there is no interval, with one replicate none of a difference.
 * Each pair is judged by itself: of 20 pairs that are alike, one may be called different at a level of 95 %.
 * It speaks of regions like this one, in this volume, and of no other tissue.

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components, maximum_flow
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
-CAPACITY_SCALE = 2**20
+from lsdflow.metrics.flow_network import cut, flow_network
 
 
 @dataclass(frozen=True)
@@ -188,31 +188,30 @@ def split_graph(
     parts : int64 (n_nodes,)
         Part of each node; numbered as they are completed, the first node's side of each cut before the other.
     """
-    weights = np.asarray(weights, np.float64)
-    rows, columns = np.asarray(edges, np.int64).reshape(-1, 2).T
-    graph = csr_array(
-        (np.concatenate([weights, weights]), (np.concatenate([rows, columns]), np.concatenate([columns, rows]))),
-        shape=(n_nodes, n_nodes),
-    )
+    network = flow_network(n_nodes, edges, weights)
+    touching = np.concatenate([np.empty(0, np.int64), *components]).astype(np.int64)
+    owners = np.repeat(np.arange(len(components)), [len(component) for component in components])
+    is_source_side = np.zeros(n_nodes, bool)
     parts = np.zeros(n_nodes, np.int64)
     n_splits = n_parts = 0
     # A stack instead of recursion, for cuts that shave off one node at a time nest thousands deep.
-    pending = [(np.arange(n_nodes), [np.asarray(c, np.int64) for c in components if len(c)])]
+    pending = [(np.arange(n_nodes), touching, owners)]
     while pending:
-        nodes, left = pending.pop()
-        if len(left) <= 1:
+        nodes, touching, owners = pending.pop()
+        lengths = np.bincount(owners, minlength=len(components))
+        if np.count_nonzero(lengths) <= 1:
             parts[nodes] = n_parts
             n_parts += 1
             continue
-        first, second = sorted(left, key=len)[-2:]
-        source, sink = _closest(first, second, positions)
-        source_side = _minimum_cut(graph[nodes][:, nodes], *np.searchsorted(nodes, [source, sink]))
+        first, second = np.argsort(lengths, kind="stable")[-2:]
+        source, sink = _closest(touching[owners == first], touching[owners == second], positions)
+        reached = cut(network, source, sink)
         n_splits += 1
-        for side in (nodes[~source_side], nodes[source_side]):
-            is_in = np.zeros(n_nodes, bool)
-            is_in[side] = True
-            inside = [c[is_in[c]] for c in left]
-            pending.append((side, [c for c in inside if len(c)]))
+        is_source_side[reached] = True
+        nodes_there, touching_there = is_source_side[nodes], is_source_side[touching]
+        is_source_side[reached] = False
+        pending.append((nodes[~nodes_there], touching[~touching_there], owners[~touching_there]))
+        pending.append((nodes[nodes_there], touching[touching_there], owners[touching_there]))
     return n_splits, parts
 
 
@@ -254,19 +253,3 @@ def _closest(first: NDArray[np.int64], second: NDArray[np.int64], positions: NDA
     distances, nearest = KDTree(positions[first]).query(positions[second])
     at = int(np.argmin(distances))
     return int(first[nearest[at]]), int(second[at])
-
-
-def _minimum_cut(graph: csr_array, source: int, sink: int) -> NDArray[np.bool_]:
-    """Whether each node is on the source's side: reached from it where the maximum flow leaves capacity."""
-    # Capacities are int32.  What flows is bounded by the capacity at either end, and an edge that already carries
-    # its capacity one way can take twice as much the other way: both must fit.
-    weight_at = min(graph[[source]].sum(), graph[[sink]].sum())
-    largest = 2 * max(weight_at, graph.data.max(initial=0))
-    scale = min(CAPACITY_SCALE, (2**31 - 1) / largest) if largest else CAPACITY_SCALE
-    capacity = graph.copy()
-    capacity.data = (graph.data * scale).astype(np.int32)
-    residual = csr_array(capacity - maximum_flow(capacity, source, sink).flow)
-    residual.eliminate_zeros()
-    reached = np.zeros(graph.shape[0], bool)
-    reached[breadth_first_order(residual, source, return_predecessors=False)] = True
-    return reached

@@ -208,6 +208,17 @@ def crop_skeletons(graph: nx.Graph, begin_nm: Sequence[float], end_nm: Sequence[
     return mask_skeletons(graph, inside_box(skeleton_arrays(graph).positions, begin_nm, end_nm))
 
 
+def drop_short(graph: nx.Graph, minimum_length: float) -> nx.Graph:
+    """Skeletons without the components shorter than ``minimum_length`` (nm), which are added to ``dropped``."""
+    arrays = skeleton_arrays(graph)
+    components, component = np.unique(arrays.components, return_inverse=True)
+    lengths = np.bincount(component[arrays.edges[:, 0]], weights=arrays.lengths, minlength=len(components))
+    is_long = lengths >= minimum_length
+    kept = mask_skeletons(graph, is_long[component])
+    kept.graph["dropped"] += int(np.count_nonzero(~is_long))
+    return kept
+
+
 def inside_box(positions: NDArray[np.float64], begin_nm: Sequence[float], end_nm: Sequence[float]) -> NDArray[np.bool_]:
     """Whether each position (n, 3) is at ``begin_nm`` or beyond and before ``end_nm`` (nm, z y x).
 

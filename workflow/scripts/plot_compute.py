@@ -1,0 +1,41 @@
+"""Draw quality against what predictions cost: operations counted from the networks, and their measured speed."""
+
+import math
+
+import pandas as pd
+
+from lsdflow.figures import style
+from lsdflow.figures.compute import quality_against_compute
+from lsdflow.network_cost import NetworkPass, flop_per_voxel
+from lsdflow.network_shapes import NetworkSettings
+from lsdflow_job import job
+
+with job(snakemake):
+    params, files = snakemake.params, snakemake.input
+    rows, jobs = pd.read_csv(files.rows), pd.read_csv(files.resources)
+    table = rows.loc[rows["kind"] == "network", ["row", "replicate", "voi_sum"]].reset_index(drop=True)
+
+    def network_pass(link):
+        settings, heads = NetworkSettings(**link["network"]), link["head_channels"]
+        # As `lsdflow.setups.SetupNetwork` builds it.
+        widened = max(settings.num_fmaps, heads + 1) if link["is_wide"] else None
+        return NetworkPass(settings, link["input_shape"], link["in_channels"], heads, widened)
+
+    def operations(setup):
+        return flop_per_voxel([network_pass(link) for link in params.chains[setup]], params.block_shape)
+
+    flop = {setup: operations(setup) for setup in table["row"].unique()}
+    table["flop_per_voxel"] = table["row"].map(flop)
+    # A setup that sees predictions of others waits for them too: its time is that of its whole chain.
+    predicted = jobs[jobs["rule"] == "predict"].astype({"replicate": int})
+    seconds = predicted.groupby(["setup", "replicate"])["seconds"].sum()
+
+    def speed(line):
+        voxels = math.fsum(params.voxels[one["name"]] for one in params.chains[line["row"]][-1:])
+        keys = [(one["name"], int(line["replicate"])) for one in params.chains[line["row"]]]
+        return voxels / 1e6 / seconds[keys].sum() if all(key in seconds for key in keys) else math.nan
+
+    table["mvx_per_s"] = table.apply(speed, axis=1)
+    table.to_csv(snakemake.output.table, index=False, lineterminator="\n")
+    figure = quality_against_compute(table, style.Palette(params.setups))
+    style.save(figure, snakemake.output.png.removesuffix(".png"))
