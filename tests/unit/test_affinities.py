@@ -90,7 +90,7 @@ def label_arrays(draw):
     return LAYOUTS[layout](used[places[tuple(slice(n) for n in shape)]])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data(), label_arrays(), st.integers(1, 3))
 def test_affinities_and_masks_equal_their_definition_for_any_offsets(data, labels, threads):
     offset = st.tuples(*[st.integers(-8, 8)] * labels.ndim)
@@ -160,7 +160,7 @@ def test_grown_boundaries_equal_the_erosion_of_each_label(shape, only_xy, steps)
     np.testing.assert_array_equal(grow_boundary(labels, steps, only_xy=only_xy), naive_growth(labels, steps, only_xy))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(label_arrays(), st.integers(0, 3), st.booleans(), st.integers(1, 3))
 def test_grown_boundaries_equal_the_erosion_for_any_integers(labels, steps, only_xy, threads):
     before = labels.copy()

@@ -5,6 +5,9 @@ import random
 import networkx as nx
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+from scipy.spatial import KDTree
 
 from lsdflow.metrics import MinCutScores, min_cut_metric
 from lsdflow.metrics.min_cut import split_graph
@@ -46,6 +49,35 @@ def naive_split(graph, components, position):
         n, p = naive_split(graph.subgraph(nodes), [c for c in inside if c], position)
         n_splits, parts = n_splits + n, parts + p
     return n_splits, parts
+
+
+def split_scipy(n_nodes, edges, weights, components, positions):
+    """`split_graph` with a matrix and a flow of scipy's for each cut."""
+    ends = np.concatenate([edges, edges[:, ::-1]]).T
+    graph = csr_array((np.tile((weights * 2**20).astype(np.int32), 2), ends), shape=(n_nodes, n_nodes))
+    n_splits, parts = 0, []
+    pending = [(np.arange(n_nodes), [np.asarray(c) for c in components])]
+    while pending:
+        nodes, left = pending.pop()
+        if len(left) <= 1:
+            parts.append(nodes)
+            continue
+        first, second = sorted(left, key=len)[-2:]
+        distances, nearest = KDTree(positions[first]).query(positions[second])
+        source, sink = first[nearest[np.argmin(distances)]], second[np.argmin(distances)]
+        capacity = graph[nodes][:, nodes]
+        source, sink = np.searchsorted(nodes, [source, sink])
+        residual = csr_array(capacity - maximum_flow(capacity, source, sink).flow)
+        residual.eliminate_zeros()
+        reached = nodes[breadth_first_order(residual, source, return_predecessors=False)]
+        n_splits += 1
+        for side in (np.setdiff1d(nodes, reached), np.sort(reached)):
+            inside = [c[np.isin(c, side)] for c in left]
+            pending.append((side, [c for c in inside if len(c)]))
+    part_of = np.empty(n_nodes, int)
+    for number, nodes in enumerate(parts):
+        part_of[nodes] = number
+    return n_splits, part_of
 
 
 def naive_metric(components, fragments, positions, edges, scores, threshold, skeleton_edges):
@@ -168,6 +200,29 @@ def test_published_random_graph_takes_eighteen_splits():
     assert n_splits == 18
 
 
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("n_weights", [1, 4, 10**6])  # equal ones leave a choice of minimum cuts
+def test_equals_maximum_flows_of_scipy(seed, n_weights):
+    rng = np.random.default_rng(seed)
+    n_nodes = 300
+    positions = rng.random((n_nodes, 3))
+    _, near = KDTree(positions).query(positions, k=rng.integers(3, 8))
+    edges = np.column_stack([np.repeat(near[:, 0], near.shape[1] - 1), near[:, 1:].ravel()])
+    edges = np.unique(np.sort(np.concatenate([edges, rng.integers(n_nodes, size=(20, 2))])), axis=0)
+    weights = rng.integers(seed % 2, n_weights + 1, len(edges)) / n_weights  # none is 0 for odd seeds
+    components = np.array_split(rng.permutation(n_nodes)[:100], np.sort(rng.choice(100, 8)))
+    components = [np.concatenate([c, c[:2]]) for c in components if len(c)]  # some nodes count twice
+    expected = split_scipy(n_nodes, edges, weights, components, positions)
+    found = split_graph(n_nodes, edges, weights, components, positions)
+    assert found[0] == expected[0]
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_without_components_nothing_is_cut():
+    n_splits, parts = split_graph(2, np.array([[0, 1]]), np.array([0.5]), [], np.zeros((2, 3)))
+    assert (n_splits, parts.tolist()) == (0, [0, 0])
+
+
 def test_disconnected_graph_still_counts_a_split():
     n_splits, parts = split_graph(3, np.array([[0, 1]]), np.array([0.5]), [[0], [2]], np.arange(3.0)[:, None])
     assert n_splits == 1
@@ -178,7 +233,7 @@ def test_graph_of_two_nodes_without_an_edge_is_split():
     assert split_graph(2, np.empty((0, 2)), np.empty(0), [[0], [1]], np.zeros((2, 3)))[0] == 1
 
 
-def test_capacities_that_would_leave_32_bits_are_scaled():
+def test_flow_may_leave_32_bits():
     #  0 ==4000 edges== 1 -- 2, weight of each way about 2e4
     n = 4000
     middle = np.arange(3, 3 + n)

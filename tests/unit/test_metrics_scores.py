@@ -8,6 +8,7 @@ import pytest
 import skimage.metrics
 import waterz
 
+from lsdflow import metrics
 from lsdflow.metrics.contingency import contingency_table
 from lsdflow.metrics.scores import overlap_scores
 from lsdflow.synthetic import simulate_neuropil
@@ -105,3 +106,11 @@ def test_normalised_scores_follow_from_plain_entropies(neuropil):
     assert scores["nvi_merge"] == pytest.approx((joint - of_segments) / joint, abs=1e-9)
     information = of_truth + of_segments - joint
     assert scores["nid"] == pytest.approx(1 - information / max(of_truth, of_segments), abs=1e-9)
+
+
+def test_all_scores_can_be_had_from_the_package():
+    assert {"variation_of_information", "rand_scores", "expected_run_length", "min_cut_metric"} < set(metrics.__all__)
+    for name in metrics.__all__:
+        assert getattr(metrics, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        metrics.nothing  # noqa: B018

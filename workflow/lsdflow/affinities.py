@@ -4,8 +4,8 @@ The definitions are those that Sheridan et al. (Nature Methods 2023) trained wit
 ``GrowBoundary`` and ``BalanceLabels`` of gunpowder.
 
 There is hardly anything to compute, so what counts is how often the labels come from memory: once, in blocks of rows
-that stay in the cache while they are compared with all their neighbours.  Affinities are made of labels cut to 16 bits
-where these hold them all: more of them fit into the cache, and into a vector register.
+that stay in the cache while they are compared with all their neighbours.  Affinities are made of labels cut to 16 bits,
+or 32, where these hold them all: more of them fit into the cache, and into a vector register.
 """
 
 from __future__ import annotations

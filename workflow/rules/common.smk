@@ -32,6 +32,8 @@ SEGMENTATION = "results/{experiment}/segmentations/{setup}/{replicate}/{region}"
 SEGMENTING = configuration.segmenting(cfg)
 PICTURED = list(dict.fromkeys([*cfg["setups"], *SEGMENTING]))
 EXTERNALS = list(cfg["external_segmentations"])
+# Rows of which the worst errors are drawn.
+WITH_ERRORS = [*SEGMENTING, *EXTERNALS]
 
 
 def one_of(names):
@@ -338,14 +340,17 @@ def panel_inputs(wildcards):
 
 def error_inputs(wildcards):
     """What the pictures of the errors of a row are made from, by name."""
-    setup, replicate = (
-        wildcards.setup,
-        configuration.replicates(cfg, wildcards.setup)[0],
-    )
+    if wildcards.setup in EXTERNALS:
+        segmentation = f"resources/segmentations/{wildcards.setup}.zarr"
+        scores = f"external/{wildcards.setup}"
+    else:
+        replicate = configuration.replicates(cfg, wildcards.setup)[0]
+        segmentation = f"{segmentation_folder(wildcards.setup, replicate, 'test')}/segmentation.zarr"
+        scores = f"{wildcards.setup}/{replicate}"
     return {
         "volume": volume_path(REGIONS["test"]["volume"]),
-        "segmentation": f"{segmentation_folder(setup, replicate, 'test')}/segmentation.zarr",
-        "errors": f"results/{EXPERIMENT}/scores/{setup}/{replicate}/errors.csv",
+        "segmentation": segmentation,
+        "errors": f"results/{EXPERIMENT}/scores/{scores}/errors.csv",
     }
 
 

@@ -182,7 +182,7 @@ rule plot_errors:
     benchmark:
         "results/{experiment}/benchmarks/plot_errors/{setup}.tsv"
     wildcard_constraints:
-        setup=one_of(SEGMENTING),
+        setup=one_of(WITH_ERRORS),
     conda:
         "../../envs/report.yaml"
     threads: 1
@@ -349,7 +349,7 @@ rule summary:
         ),
         errors=expand(
             "results/{{experiment}}/figures/errors_{setup}.png",
-            setup=SEGMENTING,
+            setup=WITH_ERRORS,
         ),
     output:
         page=report(
@@ -374,7 +374,7 @@ rule summary:
         code=code_of("summary.py"),
         setups=list(cfg["setups"]),
         panels=PICTURED,
-        segmenting=SEGMENTING,
+        with_errors=WITH_ERRORS,
         replicates=cfg["replicates"],
         train=[f"{REGIONS[name]['volume']}, {configuration.region_roi(cfg, REGIONS[name])}" for name in TRAIN_REGIONS],
         validation=f"{REGIONS['validation']['volume']}, {configuration.region_roi(cfg, REGIONS['validation'])}",

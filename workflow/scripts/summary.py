@@ -65,7 +65,7 @@ with job(snakemake):
         ),
         *(
             (f"Worst errors: {label(setup)}", "The worst merges and splits of the first replicate.", path)
-            for setup, path in zip(params.segmenting, files.errors, strict=True)
+            for setup, path in zip(params.with_errors, files.errors, strict=True)
         ),
         ("Skeletons", "What run length and the min-cut metric are measured on.", files.skeletons),
         ("Time and memory", "Measured for each job, summed by stage.", files.times),

@@ -1,9 +1,9 @@
 """Minimum cuts, one after the other, of an undirected graph that falls apart as it is cut.
 
 `scipy.sparse.csgraph.maximum_flow` passes over the whole matrix for every cut.  Most flows between two fragments of a
-region graph stay near them, so this is Dinic's algorithm with levels counted from both ends until they meet, on a graph
-that is set up once: what is not reached costs nothing.  Capacities are integers, so a cut does not depend on the order
-in which flow was sent: the nodes that the source still reaches are the same for every maximum flow.
+region graph stay near them, so this is Dinic's algorithm (1970) with levels counted from both ends until they meet, on
+a graph that is set up once: what is not reached costs nothing.  Capacities are integers, so a cut does not depend on
+the order in which flow was sent: the nodes that the source still reaches are the same for every maximum flow.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FlowNetwork(NamedTuple):
         1 at the source, 2 one arc after it and so on; -1 at the sink, -2 one arc before it; 0 elsewhere, and between
         cuts.
     next_arcs : int64 (n,)
-        The first arc that leaves each node of a level and may still lead to the sink.
+        Of each node with a level, the first arc that may still lead a level nearer to the source or sink.
     source_queue, sink_queue : int64 (n,)
         Nodes of positive and of negative levels, in the order that they were found.
     """
