@@ -64,10 +64,11 @@ format: .venv/ready ## format code and rules
 MEDULLA = resources/volumes/medulla.zarr
 
 .PHONY: bench
-bench: .venv/ready .venv/peers/ready ## measure the speed of targets beside peers (downloads a volume; half an hour)
+bench: .venv/ready .venv/peers/ready ## measure speed beside peers (downloads a volume, MIRROR=FOLDER for one; half an hour)
 	$(BIN)/snakemake --cores $(CORES) --configfile config/experiments/fibsem-medulla.yaml $(if $(MIRROR),--config mirror=$(MIRROR)) -- $(MEDULLA)
 	PYTHONPATH=workflow:tests/unit:.venv/peers $(BIN)/python benchmarks/lsd_targets.py $(MEDULLA) docs/targets
 	PYTHONPATH=workflow $(BIN)/python benchmarks/affinities.py docs/targets/affinities.md
+	PYTHONPATH=workflow $(BIN)/python benchmarks/metrics.py $(MEDULLA) docs/evaluation/speed.md
 
 .PHONY: paper
 paper: .venv/ready ## redraw the paper's zebrafinch figures (ROWS="FILE ..." adds rows of your own)

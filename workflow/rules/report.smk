@@ -314,7 +314,7 @@ rule plot_skeletons:
     benchmark:
         "results/{experiment}/benchmarks/plot_skeletons.tsv"
     conda:
-        "../../envs/report.yaml"
+        "../../envs/evaluate.yaml"
     threads: 1
     resources:
         mem_mb=growing(4000),
