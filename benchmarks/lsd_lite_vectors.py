@@ -1,6 +1,6 @@
-"""Makes ``lsd_lite.npz``: descriptors by lsd-lite 1.0.1, a published implementation, for `tests/unit/test_lsd.py`.
+"""Makes ``tests/data/lsd_lite.npz``: descriptors by lsd-lite 1.0.1, for `tests/unit/test_lsd.py`.
 
-``PYTHONPATH=.venv/peers .venv/bin/python tests/data/make_lsd_lite.py`` once ``make bench`` has installed the peer.
+``PYTHONPATH=.venv/peers .venv/bin/python benchmarks/lsd_lite_vectors.py`` once ``make bench`` has installed the peer.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ speckled = rng.random(labels.shape) < 0.05
 labels[speckled] = rng.integers(0, 5, speckled.sum())
 arguments = {"sigma": (40.0, 30.0, 30.0), "voxel_size": (10, 8, 8)}
 np.savez_compressed(
-    Path(__file__).with_name("lsd_lite.npz"),
+    Path(__file__).parents[1] / "tests" / "data" / "lsd_lite.npz",
     labels=labels,
     image=labels[3],
     descriptors_1=get_lsds(labels, **arguments, downsample=1),
