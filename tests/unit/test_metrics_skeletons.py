@@ -169,3 +169,11 @@ def test_labels_at_nodes_of_a_stored_volume_are_those_of_the_array(tmp_path):
     found = labels_at_nodes(graph, open_volume(tmp_path / "v.zarr", "labels"), (5, 14, 7))
     np.testing.assert_array_equal(found, expected)
     assert 0 < np.count_nonzero(found) < 60
+
+
+def test_specks_have_no_skeleton_even_without_a_minimum_length():
+    labels = np.zeros((6, 12, 12), np.uint8)
+    labels[1, 1, 1] = 1
+    labels[3, 2:4, 1:11] = 2
+    graph = skeletonize(labels, VOXEL_SIZE, minimum_length=0)
+    assert {data["label"] for _, data in graph.nodes(data=True)} == {2} and graph.graph["dropped"] == 1

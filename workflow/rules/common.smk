@@ -207,18 +207,26 @@ def skeleton_source(wildcards):
         return None
     source = volume["skeletons"]
     folder = f"resources/downloads/{source['download']}/" if "download" in source else ""
+    if source["in_voxels"]:
+        return {"path": folder + source["path"], "voxel_size": volume["voxel_size"]}
     # An .nml says itself how large its voxels are, and an .npz is in nm.
     is_plain = not source["path"].lower().endswith((".nml", ".npz"))
-    length = {"voxel_size": volume["voxel_size"]} if source["in_voxels"] else {"unit_nm": source["unit_nm"]}
-    return {"path": folder + source["path"], **(length if is_plain else {})}
+    return {"path": folder + source["path"], **({"unit_nm": source["unit_nm"]} if is_plain else {})}
 
 
 def skeleton_files(wildcards):
-    """The file or folder that traced skeletons come from, or the list that says that it is there."""
+    """The files that traced skeletons come from, or the list that says that they are there."""
     source = cfg["volumes"][REGIONS[wildcards.region]["volume"]].get("skeletons")
     if source is None:
         return []
-    return [f"resources/downloads/{source['download']}/SHA256SUMS" if "download" in source else source["path"]]
+    if "download" in source:
+        return [f"resources/downloads/{source['download']}/SHA256SUMS"]
+    path = Path(source["path"])
+    if path.is_dir():
+        return sorted(str(file) for file in path.iterdir() if file.is_file())
+    # A table of nodes has that of its edges beside it.
+    edges = path.with_name(path.name.replace("nodes", "edges"))
+    return [str(path), *([str(edges)] if edges != path and edges.exists() else [])]
 
 
 def files_of_external(wildcards):
@@ -384,22 +392,32 @@ def voxels_predicted():
 def benchmark_files():
     """The measurements of this experiment's jobs: those of an earlier configuration may lie beside them."""
     base, suffix = f"results/{EXPERIMENT}/benchmarks", ".tsv"
+    chunks_of_targets, chunks = cfg["targets"]["chunks"], cfg["prediction"]["chunks"]
     files = [f"{base}/create_targets/{region}{suffix}" for region in TRAIN_REGIONS]
-    for region, chunk in product(TRAIN_REGIONS, range(cfg["targets"]["chunks"])):
-        files.append(f"{base}/lsd_targets/{region}-{chunk}-of-{cfg['targets']['chunks']}{suffix}")
+    for region, chunk in product(TRAIN_REGIONS, range(chunks_of_targets)):
+        files.append(f"{base}/lsd_targets/{region}-{chunk}-of-{chunks_of_targets}{suffix}")
     files += [f"{base}/train/{setup}/{replicate}{suffix}" for setup, replicate in training_runs()]
-    counts = {stage: cfg["prediction"]["chunks"] for stage in ("predict", "raw_affinities")}
-    counts |= {stage: cfg["segmentation"]["chunks"] for stage in ("fragments", "region_graph")}
-    for setup, replicate in [*training_runs(), (RAW_WATERSHED, 0)]:
+    without_network = [(RAW_WATERSHED, 0)] if RAW_WATERSHED in SEGMENTING else []
+    for (setup, replicate), region in product([*training_runs(), *without_network], ("validation", "test")):
+        run = f"{setup}/{replicate}/{region}"
+        stage = "raw_affinities" if setup == RAW_WATERSHED else "predict"
+        files.append(f"{base}/create_predictions/{run}{suffix}")
+        files += [f"{base}/{stage}/{run}/{chunk}-of-{chunks}{suffix}" for chunk in range(chunks)]
+    chunks = cfg["segmentation"]["chunks"]
+    for setup, replicate in runs():
         for region in ("validation", "test"):
             run = f"{setup}/{replicate}/{region}"
-            for stage, chunks in counts.items():
-                files += [f"{base}/{stage}/{run}/{chunk}-of-{chunks}{suffix}" for chunk in range(chunks)]
-            for stage in ("create_predictions", "create_fragments", "merge_tree", "evaluate", "segmentation"):
+            for stage, chunk in product(("fragments", "region_graph"), range(chunks)):
+                files.append(f"{base}/{stage}/{run}/{chunk}-of-{chunks}{suffix}")
+            for stage in ("create_fragments", "merge_tree", "evaluate", "run_length"):
                 files.append(f"{base}/{stage}/{run}{suffix}")
-        files += [f"{base}/{stage}/{setup}/{replicate}{suffix}" for stage in ("select_threshold", "min_cut")]
-    files += [f"{base}/skeletons/test{suffix}", f"{base}/compare{suffix}"]
-    files += [f"{base}/score_external/{name}{suffix}" for name in EXTERNALS]
+        files.append(f"{base}/segmentation/{setup}/{replicate}/test{suffix}")
+        for stage in ("select_threshold", "min_cut", "score_parts", "sizes", "errors"):
+            files.append(f"{base}/{stage}/{setup}/{replicate}{suffix}")
+    files += [f"{base}/skeletons/{region}{suffix}" for region in ("validation", "test")]
+    files += [f"{base}/{stage}{suffix}" for stage in ("intervals", "compare")]
+    stages = ("score_external", "score_parts_external", "sizes_external", "errors_external")
+    files += [f"{base}/{stage}/{name}{suffix}" for stage, name in product(stages, EXTERNALS)]
     shared = "resources/benchmarks"
     files += [f"{shared}/simulate_volume/{name}{suffix}" for name in SIMULATED]
     files += [f"{shared}/import_volume/{name}{suffix}" for name in IMPORTED]

@@ -137,6 +137,7 @@ rule plot_resources:
     input:
         rows="results/{experiment}/scores/rows.csv",
         segmentations=segmentations_of_test(),
+        errors=files_of_rows("errors.csv"),
     output:
         png=report(
             "results/{experiment}/figures/resources.png",
@@ -340,6 +341,10 @@ rule summary:
         times="results/{experiment}/figures/resources.png",
         sizes="results/{experiment}/figures/sizes.png",
         pairs="results/{experiment}/figures/pairs_voi_sum.png",
+        other_pairs=expand(
+            "results/{{experiment}}/figures/pairs_{metric}.png",
+            metric=["adapted_rand_error", "expected_run_length"],
+        ),
         pair_table="results/{experiment}/scores/pairs.csv",
         compute="results/{experiment}/figures/compute.png",
         skeletons="results/{experiment}/figures/skeletons.png",

@@ -40,8 +40,8 @@ with job(snakemake):
     for name, path in zip(params.externals, files.externals, strict=True):
         rows.append({"row": name, "kind": "external", **pd.read_csv(path).iloc[0]})
     table = pd.DataFrame(rows)
-    counts = [c for c in table.columns if c in ("replicate", "segments") or c.startswith(("min_cut_", "unsplit"))]
-    counts += [c for c in ("merging_segments", "split_skeletons", "corrected_merges") if c in table.columns]
+    starts = ("min_cut_", "unsplit", "run_length_", "merging_", "split_skeletons", "corrected_")
+    counts = [c for c in table.columns if c in ("replicate", "segments") or c.startswith(starts)]
     table = table.astype({c: "Int64" for c in counts})
     # A segmentation that is not trained has replicate 0 here, for it has a folder like the others, and none there.
     intervals = pd.read_csv(files.intervals).astype({"replicate": "Int64"})
@@ -59,6 +59,7 @@ with job(snakemake):
         pd.read_csv(path).assign(row=row, replicate=replicate)
         for (row, replicate), path in zip(params.rows, files.sizes, strict=True)
     ]
-    sizes = pd.concat(sizes, ignore_index=True).astype({"replicate": "Int64"})
+    sizes = pd.concat(sizes, ignore_index=True)
+    sizes = sizes.astype(dict.fromkeys(["replicate", "skeletons", "min_cut_splits", "min_cut_merges"], "Int64"))
     sizes = sizes[KEYS + [c for c in sizes.columns if c not in KEYS]]
     sizes.to_csv(snakemake.output.sizes, index=False, lineterminator="\n")

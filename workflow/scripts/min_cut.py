@@ -1,6 +1,7 @@
 """Splits and merges that correct the segmentation of the test region, on skeletons of the truth."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,4 +30,8 @@ with job(snakemake):
         float(np.float32(threshold)),  # scores are float32, and the tree compares them as such
         skeleton_edges=skeletons.edges,
     )
-    pd.DataFrame([asdict(scores)]).to_csv(snakemake.output[0], index=False, lineterminator="\n")
+    row = asdict(scores)
+    if len(skeletons.components) == 0:
+        # Without skeletons nothing was measured, and nothing is perfect.
+        row = dict.fromkeys(row, math.nan)
+    pd.DataFrame([row]).to_csv(snakemake.output[0], index=False, lineterminator="\n")

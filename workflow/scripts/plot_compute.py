@@ -12,8 +12,9 @@ from lsdflow_job import job
 
 with job(snakemake):
     params, files = snakemake.params, snakemake.input
-    rows, jobs = pd.read_csv(files.rows), pd.read_csv(files.resources)
+    rows, jobs = (pd.read_csv(path, dtype={"row": str, "setup": str}) for path in (files.rows, files.resources))
     table = rows.loc[rows["kind"] == "network", ["row", "replicate", "voi_sum"]].reset_index(drop=True)
+    table = table.astype({"replicate": int})
 
     def network_pass(link):
         settings, heads = NetworkSettings(**link["network"]), link["head_channels"]
@@ -31,7 +32,7 @@ with job(snakemake):
     seconds = predicted.groupby(["setup", "replicate"])["seconds"].sum()
 
     def speed(line):
-        voxels = math.fsum(params.voxels[one["name"]] for one in params.chains[line["row"]][-1:])
+        voxels = params.voxels[line["row"]]
         keys = [(one["name"], int(line["replicate"])) for one in params.chains[line["row"]]]
         return voxels / 1e6 / seconds[keys].sum() if all(key in seconds for key in keys) else math.nan
 

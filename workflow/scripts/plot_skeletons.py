@@ -2,6 +2,7 @@
 
 from lsdflow.figures import style
 from lsdflow.figures.skeletons import skeleton_panel
+from lsdflow.metrics.run_length import crop_skeletons
 from lsdflow.metrics.skeletons import load_skeletons, skeleton_arrays
 from lsdflow.volumes import Roi, open_volume
 from lsdflow_job import as_roi, job
@@ -17,7 +18,8 @@ with job(snakemake):
         tuple(b + s for b, s in zip(region.begin, skipped, strict=True)),
         tuple(min(e, b + s + n) for b, s, e, n in zip(region.begin, skipped, region.end, LARGEST, strict=True)),
     )
-    skeletons = skeleton_arrays(load_skeletons(files.skeletons))
     part = truth.cut(box)
+    end = [o + n * v for o, n, v in zip(part.offset, part.shape_zyx, part.voxel_size, strict=True)]
+    skeletons = skeleton_arrays(crop_skeletons(load_skeletons(files.skeletons), part.offset, end))
     figure = skeleton_panel(skeletons, part.data, part.voxel_size, part.offset)
     style.save(figure, snakemake.output.png.removesuffix(".png"))

@@ -51,7 +51,7 @@ with job(snakemake):
         row["skeletons"] = len(np.unique(skeletons.components))
         found = labels_at_nodes(inside, segmentation, params.block_shape)
         row |= run_length_columns(skeletons, found, merge_tolerance=params.merge_tolerance)
-        if has_tree:
+        if has_tree and row["skeletons"]:
             found = labels_at_nodes(inside, fragments, params.block_shape)
             cuts = min_cut_metric(
                 skeletons.components,
@@ -66,4 +66,5 @@ with job(snakemake):
         rows.append(row)
     columns = ["fraction", "volume_um3", "voi_split", "voi_merge", "voi_sum", "skeletons"]
     columns += ["expected_run_length", "normalized_run_length", "min_cut_splits", "min_cut_merges"]
-    pd.DataFrame(rows, columns=columns).to_csv(snakemake.output[0], index=False, lineterminator="\n")
+    counts = dict.fromkeys(["skeletons", "min_cut_splits", "min_cut_merges"], "Int64")
+    pd.DataFrame(rows, columns=columns).astype(counts).to_csv(snakemake.output[0], index=False, lineterminator="\n")

@@ -76,7 +76,8 @@ def summarise(rows: pd.DataFrame, order: Sequence[str] = ()) -> pd.DataFrame:
     unknown = set(rows["kind"]) - set(KINDS)
     if unknown:
         raise ValueError(f"kinds of rows are {', '.join(KINDS)}, not {', '.join(sorted(map(str, unknown)))}")
-    metrics = [c for c in rows.columns if c not in ("row", "kind", "replicate")]
+    # The ends of intervals have no mean.
+    metrics = [c for c in rows.columns if c not in ("row", "kind", "replicate") and not c.endswith(("_low", "_high"))]
     numbers = rows.assign(**{m: pd.to_numeric(rows[m]) for m in metrics})
     groups = numbers.groupby(["row", "kind"], sort=False)
     summary = pd.DataFrame({"n": groups.size()})
@@ -398,6 +399,7 @@ def _draw_bars(axes: Axes, bars: list[_Bar], metrics: list[str]) -> None:
     limit = 1.12 * longest
     if framed and longest > 3 * max(framed) > 0:
         limit = 2 * max(framed)
+    limit = limit or 1.0
     axes.set_xlim(0, limit)
     for bar, total in zip(bars, totals, strict=True):
         if total.empty:

@@ -51,8 +51,9 @@ def skeleton_panel(
             pale = 0.45 + 0.55 * label_colours(np.take(truth, middle, axis=along))
             pale[np.take(truth, middle, axis=along) == 0] = 0.2
             height = (middle + 0.5) * voxel_size[along]
-            # An edge belongs to the section if any of it lies within the edge's own extent, or a tenth of the whole.
-            near = np.abs(segments[..., along] - height).min(axis=1) <= size[along] / 20 if len(segments) else []
+            # An edge is shown where it crosses the section, or has an end within a twentieth of the whole from it.
+            from_section = segments[..., along] - height
+            near = (np.abs(from_section) <= size[along] / 20).any(axis=1) | (np.prod(from_section, axis=1) < 0)
             for axes, picture, shown in ((line[0], pale, near), (line[1], None, slice(None))):
                 if picture is not None:
                     axes.imshow(picture, extent=(0, size[2], size[down], 0), interpolation="nearest")

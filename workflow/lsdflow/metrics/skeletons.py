@@ -112,6 +112,8 @@ def skeletonize(
     component = _components(len(positions), edges)
     n_components = component.max() + 1
     is_long = np.bincount(component[edges[:, 0]], weights=lengths, minlength=n_components) >= minimum_length
+    # A single node has no length, and would make mergers of segments all the same.
+    is_long &= np.bincount(component[edges[:, 0]], minlength=n_components) > 0
     on_long = is_long[component]
     arrays = SkeletonArrays(
         positions=positions[on_long],
@@ -159,7 +161,7 @@ def node_labels(
     if labels.ndim != 3:
         raise UserError(f"the labels must be (z, y, x), not {labels.shape}")
     positions = skeleton_arrays(graph).positions
-    voxels = np.floor((positions - np.asarray(offset, np.float64)) / _checked_voxel_size(voxel_size)).astype(np.int64)
+    voxels = _voxels_of(positions, voxel_size, offset)
     inside = np.all((voxels >= 0) & (voxels < labels.shape), axis=1)
     found = np.zeros(len(voxels), labels.dtype)
     found[inside] = labels[tuple(voxels[inside].T)]
@@ -168,10 +170,22 @@ def node_labels(
 
 def labels_at_nodes(graph: nx.Graph, volume: Volume, block_shape: Sequence[int]) -> NDArray:
     """What `node_labels` finds in a whole volume, read block by block of ``block_shape`` (voxels, z y x)."""
+    positions = skeleton_arrays(graph).positions
+    voxels = _voxels_of(positions, volume.voxel_size, volume.offset)
+    found = np.zeros(len(voxels), volume.data.dtype)
     grid = BlockGrid(volume.roi, block_shape)
-    blocks = (volume.cut(grid[index]) for index in range(len(grid)))
-    # A node lies in one block; in all others its label is 0.
-    return sum(node_labels(graph, block.data, block.voxel_size, block.offset) for block in blocks)
+    for index in range(len(grid)):
+        block = grid[index]
+        inside = np.all((voxels >= block.begin) & (voxels < block.end), axis=1)
+        if inside.any():
+            found[inside] = volume.read(block)[tuple((voxels[inside] - block.begin).T)]
+    return found
+
+
+def _voxels_of(
+    positions: NDArray[np.float64], voxel_size: Sequence[float], offset: Sequence[float]
+) -> NDArray[np.int64]:
+    return np.floor((positions - np.asarray(offset, np.float64)) / _checked_voxel_size(voxel_size)).astype(np.int64)
 
 
 def save_skeletons(path: str | os.PathLike, graph: nx.Graph) -> None:
