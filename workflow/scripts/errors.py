@@ -6,13 +6,13 @@ from lsdflow.blocks import BlockGrid
 from lsdflow.metrics.contingency import ContingencyTable, contingency_table
 from lsdflow.metrics.errors import COLUMNS, error_rows, locate, worst_errors
 from lsdflow.volumes import open_volume
-from lsdflow_job import as_roi, job, region_of
+from lsdflow_job import as_roi, job
 
 with job(snakemake):
     params, files, roi = snakemake.params, snakemake.input, as_roi(snakemake.params.roi)
     truth = open_volume(files.volume, "labels")
-    segmentation, own = region_of(files.segmentation, "segmentation", roi, files.volume)
-    to_own = [o - b for o, b in zip(own.begin, roi.begin, strict=True)]
+    segmentation = open_volume(files.segmentation, "segmentation")
+    to_own = [-p for p in truth.position_of(segmentation)]
     grid = BlockGrid(roi, params.block_shape)
 
     def read(box):

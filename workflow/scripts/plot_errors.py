@@ -5,7 +5,7 @@ import pandas as pd
 from lsdflow.figures import style
 from lsdflow.figures.errors import Surroundings, error_panel, surrounding_box
 from lsdflow.volumes import AXES, open_volume
-from lsdflow_job import as_roi, job, region_of
+from lsdflow_job import as_roi, job
 
 # Of each kind: all of them would make a very long figure.
 SHOWN = 3
@@ -13,8 +13,8 @@ SHOWN = 3
 with job(snakemake):
     files, roi = snakemake.input, as_roi(snakemake.params.roi)
     raw, truth = (open_volume(files.volume, name) for name in ("raw", "labels"))
-    segmentation, own = region_of(files.segmentation, "segmentation", roi, files.volume)
-    to_own = [o - b for o, b in zip(own.begin, roi.begin, strict=True)]
+    segmentation = open_volume(files.segmentation, "segmentation")
+    to_own = [-p for p in truth.position_of(segmentation)]
     errors = pd.read_csv(files.errors).groupby("kind", sort=False).head(SHOWN).to_dict("records")
     boxes = [surrounding_box([error[axis] for axis in AXES], roi, raw.voxel_size) for error in errors]
     figure = error_panel(

@@ -15,13 +15,13 @@ from lsdflow.metrics.run_length import crop_skeletons, run_length_columns
 from lsdflow.metrics.skeletons import labels_at_nodes, load_skeletons, skeleton_arrays
 from lsdflow.metrics.voi import voi_from_table
 from lsdflow.volumes import Roi, open_volume
-from lsdflow_job import as_roi, job, region_of
+from lsdflow_job import as_roi, job
 
 with job(snakemake):
     params, files, roi = snakemake.params, snakemake.input, as_roi(snakemake.params.roi)
     truth = open_volume(files.volume, "labels")
-    segmentation, own = region_of(files.segmentation, "segmentation", roi, files.volume)
-    to_own = [o - b for o, b in zip(own.begin, roi.begin, strict=True)]
+    segmentation = open_volume(files.segmentation, "segmentation")
+    to_own = [-p for p in truth.position_of(segmentation)]
     graph = load_skeletons(files.skeletons)
     has_tree = "tree" in files.keys()
     if has_tree:
