@@ -1,7 +1,8 @@
 """Networks that turn raw voxels (and LSDs) into feature maps.
 
-`UNet` is the plain network of the paper (valid convolutions, no normalisation); `ResidualUNet` a small padded one that
-learns faster per minute on modest hardware.
+`UNet` is the plain network of the paper (valid convolutions, no normalisation), `CicekUNet` the first 3-D U-Net (valid
+convolutions, batch normalisation), and `ResidualUNet` a small padded one that learns faster per minute on modest
+hardware.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from lsdflow.network_layers import kernel_in_sections
 from lsdflow.network_shapes import NETWORKS, NetworkSettings, Shape, output_shape_of, padded_length, valid_length
 
-__all__ = ["NETWORKS", "NetworkSettings", "ResidualUNet", "UNet", "build_network", "crop"]
+__all__ = ["NETWORKS", "CicekUNet", "NetworkSettings", "ResidualUNet", "UNet", "build_network", "crop"]
 
 
 def crop(features: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -36,7 +38,36 @@ class _ConvPass(nn.Sequential):
         )
 
 
-class UNet(nn.Module):
+class _ValidUNet(nn.Module):
+    """What U-Nets of valid convolutions share: how features go down the left side and up the right one.
+
+    Subclasses set ``left``, ``up`` and ``right``, from the top level down, and ``downsample_factors``.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Features ``(batch, out_channels, z, y, x)`` of ``x`` ``(batch, in_channels, z, y, x)``."""
+        skips = []
+        # Layer by layer, because a call of a whole pass would hold its input in memory until the end.
+        for conv, factor in zip(self.left, self.downsample_factors, strict=False):
+            for layer in conv:
+                x = layer(x)
+            skips.append(x)
+            x = functional.max_pool3d(x, factor)
+        for layer in self.left[-1]:
+            x = layer(x)
+        for up, conv in zip(reversed(self.up), reversed(self.right), strict=True):
+            x = up(x)
+            x = torch.cat([crop(skips.pop(), x.shape[2:]), x], dim=1)
+            for layer in conv:
+                x = layer(x)
+        return x
+
+    def output_shape(self, input_shape: Sequence[int]) -> Shape:
+        """Spatial shape (z, y, x) of the output for an input of ``input_shape``; UserError if there is none."""
+        return output_shape_of(valid_length, input_shape, self.downsample_factors)
+
+
+class UNet(_ValidUNet):
     """The U-Net of the paper: valid convolutions, max-pooling, transposed convolutions with ReLU, cropped skips.
 
     Level ``l`` has ``num_fmaps * fmap_inc_factor**l`` feature maps; each side of a level is two 3³ convolutions.
@@ -80,22 +111,68 @@ class UNet(nn.Module):
             _ConvPass(2 * width, right) for width, right in zip(widths[:-1], rights, strict=False)
         )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Features ``(batch, out_channels, z, y, x)`` of ``x`` ``(batch, in_channels, z, y, x)``."""
-        skips = []
-        for conv, factor in zip(self.left, self.downsample_factors, strict=False):
-            x = conv(x)
-            skips.append(x)
-            x = functional.max_pool3d(x, factor)
-        x = self.left[-1](x)
-        for up, conv, skip in zip(reversed(self.up), reversed(self.right), reversed(skips), strict=True):
-            x = up(x)
-            x = conv(torch.cat([crop(skip, x.shape[2:]), x], dim=1))
-        return x
 
-    def output_shape(self, input_shape: Sequence[int]) -> Shape:
-        """Spatial shape (z, y, x) of the output for an input of ``input_shape``; UserError if there is none."""
-        return output_shape_of(valid_length, input_shape, self.downsample_factors)
+class _NormalisedConvPass(nn.Sequential):
+    """Two valid 3³ convolutions, each followed by batch normalisation and ReLU."""
+
+    def __init__(self, in_channels: int, between: int, out_channels: int):
+        # The shift of the normalisation is the convolution's bias.
+        super().__init__(
+            nn.Conv3d(in_channels, between, 3, bias=False),
+            nn.BatchNorm3d(between),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(between, out_channels, 3, bias=False),
+            nn.BatchNorm3d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class CicekUNet(_ValidUNet):
+    """The 3-D U-Net: valid convolutions, batch normalisation before each ReLU, concatenated skips.
+
+    The first convolution of level ``l`` on the way down has ``num_fmaps * fmap_inc_factor**l`` feature maps; all others
+    of the level have ``fmap_inc_factor`` times as many, so that maps are added before voxels are lost to pooling.
+
+    With 32 maps, a factor of 2, three steps of 2³, three channels in and three out, it has the 19,069,955 parameters of
+    the paper, which are the weights of all convolutions and one bias for each map that the 3³ and the last ones make.
+    Here the shift of a normalisation is the bias of the convolution before it; the 2,336 scales come on top.
+
+    In training, a batch is normalised over its voxels, so that a batch of one will do; once training is over (`eval`),
+    by running means, so that the result of a block depends on its own voxels only.
+
+    Parameters
+    ----------
+    in_channels, num_fmaps, fmap_inc_factor, downsample_factors : as for `UNet`.
+
+    References
+    ----------
+    Çiçek et al. 2016, "3D U-Net: learning dense volumetric segmentation from sparse annotation".
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_fmaps: int,
+        fmap_inc_factor: int,
+        downsample_factors: Sequence[Sequence[int]],
+    ):
+        super().__init__()
+        self.downsample_factors = [tuple(int(n) for n in f) for f in downsample_factors]
+        between = [num_fmaps * fmap_inc_factor**level for level in range(len(self.downsample_factors) + 1)]
+        widths = [n * fmap_inc_factor for n in between]
+        self.out_channels = widths[0]
+        self.left = nn.ModuleList(
+            _NormalisedConvPass(*channels)
+            for channels in zip([in_channels, *widths[:-1]], between, widths, strict=True)
+        )
+        self.up = nn.ModuleList(
+            nn.ConvTranspose3d(below, below, factor, stride=factor, bias=False)
+            for below, factor in zip(widths[1:], self.downsample_factors, strict=True)
+        )
+        self.right = nn.ModuleList(
+            _NormalisedConvPass(width + below, width, width)
+            for width, below in zip(widths[:-1], widths[1:], strict=True)
+        )
 
 
 def _norm(channels: int) -> nn.Module:
@@ -104,21 +181,31 @@ def _norm(channels: int) -> nn.Module:
     return nn.GroupNorm(groups, channels)
 
 
-class _ResidualBlock(nn.Module):
-    """Two padded 3³ convolutions with group normalisation around an identity."""
+def _convolution(in_channels: int, out_channels: int, kernel: Shape = (3, 3, 3)) -> nn.Conv3d:
+    """A convolution that keeps the shape, without the bias that a normalisation would take away."""
+    return nn.Conv3d(in_channels, out_channels, kernel, padding=tuple(n // 2 for n in kernel), bias=False)
 
-    def __init__(self, channels: int):
+
+def _sum(skip: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """``skip + x``, written over ``skip``, which nobody else needs, where no gradient will ask for it."""
+    return skip + x if torch.is_grad_enabled() else skip.add_(x)
+
+
+class _ResidualBlock(nn.Module):
+    """Two padded convolutions with group normalisation around an identity; the first one's kernel is given."""
+
+    def __init__(self, channels: int, kernel: Shape):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv3d(channels, channels, 3, padding=1, bias=False),
+            _convolution(channels, channels, kernel),
             _norm(channels),
             nn.ReLU(inplace=True),
-            nn.Conv3d(channels, channels, 3, padding=1, bias=False),
+            _convolution(channels, channels),
             _norm(channels),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.relu(x + self.body(x))
+        return functional.relu(_sum(x, self.body(x)), inplace=True)
 
 
 class ResidualUNet(nn.Module):
@@ -128,13 +215,18 @@ class ResidualUNet(nn.Module):
     are residual blocks.  Output and input have the same shape, which must be a multiple of the product of the
     downsample factors; near the border of the input the result lacks context.
 
+    Kernels are 3³, except where the step down from a level leaves an axis as it is, because voxels are long along it:
+    there the first convolution of each block has 1 voxel along that axis (at the top, the one on the way down). So
+    neighbours are mixed within sections first, as is usual for serial sections.
+
     Parameters
     ----------
     in_channels, num_fmaps, fmap_inc_factor, downsample_factors : as for `UNet`.
 
     References
     ----------
-    Lee et al. 2017, "Superhuman accuracy on the SNEMI3D connectomics challenge" (residual modules, summed skips).
+    Lee et al. 2017, "Superhuman accuracy on the SNEMI3D connectomics challenge" (residual modules, summed skips,
+    kernels within sections).
     """
 
     def __init__(
@@ -148,26 +240,29 @@ class ResidualUNet(nn.Module):
         self.downsample_factors = [tuple(int(n) for n in f) for f in downsample_factors]
         self.out_channels = num_fmaps
         widths = [num_fmaps * fmap_inc_factor**level for level in range(len(self.downsample_factors) + 1)]
+        kernels = [kernel_in_sections(factor) for factor in [*self.downsample_factors, (1, 1, 1)]]
         self.stem = nn.Sequential(
-            nn.Conv3d(in_channels, num_fmaps, 3, padding=1, bias=False), _norm(num_fmaps), nn.ReLU(inplace=True)
+            _convolution(in_channels, num_fmaps, kernels[0]), _norm(num_fmaps), nn.ReLU(inplace=True)
         )
         self.down = nn.ModuleList(
             nn.Sequential(
                 nn.Conv3d(above, width, factor, stride=factor, bias=False),
                 _norm(width),
                 nn.ReLU(inplace=True),
-                _ResidualBlock(width),
+                _ResidualBlock(width, kernel),
             )
-            for above, width, factor in zip(widths, widths[1:], self.downsample_factors, strict=False)
+            for above, width, factor, kernel in zip(
+                widths, widths[1:], self.downsample_factors, kernels[1:], strict=False
+            )
         )
         self.up = nn.ModuleList(
             nn.ConvTranspose3d(below, width, factor, stride=factor)
             for width, below, factor in zip(widths, widths[1:], self.downsample_factors, strict=False)
         )
-        self.merge = nn.ModuleList(_ResidualBlock(width) for width in widths[1:-1])
-        self.top = nn.Sequential(
-            nn.Conv3d(num_fmaps, num_fmaps, 3, padding=1, bias=False), _norm(num_fmaps), nn.ReLU(inplace=True)
+        self.merge = nn.ModuleList(
+            _ResidualBlock(width, kernel) for width, kernel in zip(widths[1:-1], kernels[1:], strict=False)
         )
+        self.top = nn.Sequential(_convolution(num_fmaps, num_fmaps), _norm(num_fmaps), nn.ReLU(inplace=True))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features ``(batch, out_channels, z, y, x)`` of ``x`` ``(batch, in_channels, z, y, x)``."""
@@ -177,8 +272,11 @@ class ResidualUNet(nn.Module):
             skips.append(x)
             x = down(x)
         for level in reversed(range(len(self.up))):
-            x = functional.relu(skips[level] + self.up[level](x))
-            x = self.merge[level - 1](x) if level else self.top(x)
+            x = self.up[level](x)
+            x = functional.relu(_sum(skips.pop(), x), inplace=True)
+            # Layer by layer at the top, because a call of all of them would hold their input in memory until the end.
+            for layer in [self.merge[level - 1]] if level else self.top:
+                x = layer(x)
         return x
 
     def output_shape(self, input_shape: Sequence[int]) -> Shape:
@@ -186,10 +284,11 @@ class ResidualUNet(nn.Module):
         return output_shape_of(padded_length, input_shape, self.downsample_factors)
 
 
-ARCHITECTURES = {"unet": UNet, "residual_unet": ResidualUNet}
+ARCHITECTURES = {"unet": UNet, "unet_cicek": CicekUNet, "residual_unet": ResidualUNet}
 
 
-def build_network(settings: NetworkSettings, in_channels: int, **options: int) -> nn.Module:
-    """The torch module of ``settings`` for ``in_channels`` input channels; ``options`` go to its class."""
+def build_network(settings: NetworkSettings, in_channels: int, num_fmaps_out: int | None = None) -> nn.Module:
+    """The torch module of ``settings`` for ``in_channels`` input channels; ``num_fmaps_out``: see `UNet`."""
     kind = ARCHITECTURES[settings.architecture]
+    options = {} if num_fmaps_out is None else {"num_fmaps_out": num_fmaps_out}
     return kind(in_channels, settings.num_fmaps, settings.fmap_inc_factor, settings.downsample_factors, **options)
