@@ -1,0 +1,12 @@
+"""Draw what each augmentation makes of a crop of a train region."""
+
+from pathlib import Path
+
+from lsdflow.figures.augmentations import example_panels, plot_augmentations
+from lsdflow.volumes import open_volume
+from lsdflow_job import as_roi, job
+
+with job(snakemake):
+    raw, labels = (open_volume(snakemake.input.volume, name) for name in ("raw", "labels"))
+    panels = example_panels(raw, labels, as_roi(snakemake.params.roi))
+    plot_augmentations(panels, Path(snakemake.output.png).with_suffix(""), raw.voxel_size)
