@@ -10,6 +10,7 @@ import torch
 
 from lsdflow import devices
 from lsdflow.devices import acquire_device
+from lsdflow.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +53,42 @@ def no_waiting(monkeypatch):
 def test_cpu_where_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert acquire_device(1, 1) == torch.device("cpu")
+
+
+def test_a_gpu_that_was_granted_but_is_not_there_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    acquire_device(0, 1)
+    assert capsys.readouterr().err == ""
+    acquire_device(1, 1)
+    assert "no GPU to be seen, computing on the CPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cuda", "visible", "told"),
+    [(None, None, "built without CUDA"), ("12.6", "", "CUDA_VISIBLE_DEVICES is ''"), ("12.6", None, "CUDA 12.6")],
+)
+def test_a_demanded_gpu_that_is_not_there_is_refused(monkeypatch, cuda, visible, told):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(UserError, match=f"gpu is demanded, but PyTorch sees none: .*{told}.* auto or cpu"):
+        acquire_device(1, 1, demanded="gpu")
+
+
+def test_a_demanded_gpu_that_was_not_granted_is_refused(gpus):
+    gpus("a")
+    with pytest.raises(UserError, match="this run has none to give: name a profile"):
+        acquire_device(0, 1, demanded="gpu")
+    assert acquire_device(1, 1, demanded="gpu") == torch.device("cuda", 0)
+
+
+def test_a_demanded_cpu_leaves_gpus_to_others(gpus):
+    gpus("a")
+    assert acquire_device(1, 1, demanded="cpu") == torch.device("cpu")
+    assert not devices._held_locks
+    with pytest.raises(ValueError, match="auto, cpu, gpu"):
+        acquire_device(1, 1, demanded="tpu")
 
 
 def test_cpu_where_none_was_granted(gpus):

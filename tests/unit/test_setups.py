@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from lsdflow.errors import UserError
+from lsdflow.network_shapes import N_LSDS
 from lsdflow.networks import NETWORKS, NetworkSettings, crop
-from lsdflow.setups import N_LSDS, Pipeline, Setup, SetupNetwork, in_channels, quantise, setup_from
+from lsdflow.setups import MalisSettings, Pipeline, Setup, SetupNetwork, in_channels, quantise, setup_from
 
 NEAREST = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 VALID = NetworkSettings("unet", 2, 2, ((2, 2, 2),))
@@ -48,7 +49,11 @@ def test_each_input_setup_is_named_once_in_order():
         ({"outputs": ["distances"]}, "setup 'x': there is no output 'distances'; affinities, lsds exist"),
         ({"losses": {"lsd": "mse"}}, "setup 'x': there is no output 'lsd'"),
         ({"loss_weights": {"lsd": 2.0}}, "setup 'x': there is no output 'lsd'"),
-        ({"losses": {"affinities": "malice"}}, "setup 'x': there is no loss 'malice'; mse, bce"),
+        (
+            {"losses": {"affinities": "malice"}},
+            "setup 'x': there is no loss 'malice' of affinities; mse, bce, malis",
+        ),
+        ({"losses": {"lsds": "malis"}}, "setup 'x': there is no loss 'malis' of lsds; mse, bce exist"),
     ],
 )
 def test_what_does_not_exist_is_refused_by_name(options, message):
@@ -69,11 +74,13 @@ def test_setup_from_plain_values():
         "distances": [1, [3, 5, 5]],
         "losses": {"affinities": "bce"},
         "loss_weights": {"lsds": 2.0},
+        "malis": {"after": 7, "shape": [32, 48, 48], "relabel": False},
     }
     setup = setup_from("mine", entry)
     assert setup.network == VALID
     assert setup.offsets == (*NEAREST, (-3, 0, 0), (0, -5, 0), (0, 0, -5))
     assert setup.losses == {"affinities": "bce"} and setup.loss_weights == {"lsds": 2.0}
+    assert setup.malis == MalisSettings(7, (32, 48, 48), False)
 
 
 def test_multi_task_network_of_the_paper_has_14_maps_at_its_top_right():

@@ -16,11 +16,26 @@ from torch import nn
 from lsdflow.affinities import offsets_on_axes
 from lsdflow.errors import UserError
 from lsdflow.losses import LOSSES
-from lsdflow.network_shapes import NetworkSettings, Shape
+from lsdflow.network_shapes import NetworkSettings, Shape, n_channels, n_channels_seen
 from lsdflow.networks import build_network, crop
 
 OUTPUTS = ("affinities", "lsds")
-N_LSDS = 10
+
+
+@dataclass(frozen=True)
+class MalisSettings:
+    """When and where the MALIS loss replaces the balanced squared error of the affinities.
+
+    Attributes
+    ----------
+    after : iterations with the squared error before it; the paper takes 10 000.
+    shape : (z, y, x) voxels at the centre of larger crops on which it is computed: its time grows faster than the crop.
+    relabel : count the pieces of an object that a crop cuts apart as different objects, as the paper does.
+    """
+
+    after: int = 10000
+    shape: Shape = (64, 64, 64)
+    relabel: bool = True
 
 
 @dataclass(frozen=True)
@@ -34,7 +49,8 @@ class Setup:
     outputs : out of `OUTPUTS`.
     network : the body in front of one 1³ convolution with sigmoid per output.
     offsets : z y x voxel offsets of the affinities; the first three must be the nearest neighbours.
-    losses, loss_weights : per output a name in `losses.LOSSES` and a factor.
+    losses, loss_weights : per output a name in `losses.LOSSES`, or ``"malis"`` for affinities, and a factor.
+    malis : settings of the MALIS loss.
     """
 
     name: str
@@ -44,14 +60,16 @@ class Setup:
     offsets: tuple[Shape, ...]
     losses: Mapping[str, str] = field(default_factory=dict)
     loss_weights: Mapping[str, float] = field(default_factory=dict)
+    malis: MalisSettings = MalisSettings()
 
     def __post_init__(self):
         for output in (*self.outputs, *self.losses, *self.loss_weights):
             if output not in OUTPUTS:
                 raise UserError(f"setup {self.name!r}: there is no output {output!r}; {', '.join(OUTPUTS)} exist")
-        for loss in self.losses.values():
-            if loss not in LOSSES:
-                raise UserError(f"setup {self.name!r}: there is no loss {loss!r}; {', '.join(LOSSES)} exist")
+        for output, loss in self.losses.items():
+            known = [*LOSSES, "malis"] if output == "affinities" else list(LOSSES)
+            if loss not in known:
+                raise UserError(f"setup {self.name!r}: there is no loss {loss!r} of {output}; {', '.join(known)} exist")
 
     @property
     def input_setups(self) -> tuple[str, ...]:
@@ -60,12 +78,12 @@ class Setup:
 
     def channels(self, output: str) -> int:
         """Number of channels of ``output``."""
-        return {"affinities": len(self.offsets), "lsds": N_LSDS}[output]
+        return n_channels(output, len(self.offsets))
 
 
 def setup_from(name: str, entry: Mapping[str, Any]) -> Setup:
     """A setup from plain values: ``inputs``, ``outputs``, ``network`` (of `NetworkSettings`), ``distances`` of its
-    affinities, ``losses`` and ``loss_weights``."""
+    affinities, ``losses``, ``loss_weights`` and ``malis`` (of `MalisSettings`)."""
     return Setup(
         name=name,
         inputs=tuple(entry["inputs"]),
@@ -74,16 +92,13 @@ def setup_from(name: str, entry: Mapping[str, Any]) -> Setup:
         offsets=tuple(tuple(int(v) for v in offset) for offset in offsets_on_axes(entry["distances"])),
         losses=dict(entry["losses"]),
         loss_weights=dict(entry["loss_weights"]),
+        malis=MalisSettings(**{**entry["malis"], "shape": tuple(entry["malis"]["shape"])}),
     )
 
 
 def in_channels(setup: Setup, setups: Mapping[str, Setup]) -> int:
     """Number of input channels of ``setup``; ``setups`` holds those that it sees."""
-    count = 0
-    for name in setup.inputs:
-        other, _, output = name.partition(".")
-        count += 1 if name == "raw" else setups[other].channels(output)
-    return count
+    return n_channels_seen(setup.inputs, lambda name, output: setups[name].channels(output))
 
 
 class SetupNetwork(nn.Module):
@@ -91,11 +106,8 @@ class SetupNetwork(nn.Module):
 
     def __init__(self, setup: Setup, channels: int):
         super().__init__()
-        # MtLSD's top right level has 14 maps in the paper, because more than 12 outputs leave it.
-        n_outputs = sum(setup.channels(output) for output in setup.outputs)
-        wide = setup.network.architecture == "unet" and len(setup.outputs) > 1
-        options = {"num_fmaps_out": max(setup.network.num_fmaps, n_outputs + 1)} if wide else {}
-        self.body = build_network(setup.network, channels, **options)
+        num_fmaps_out = setup.network.num_fmaps_out([setup.channels(output) for output in setup.outputs])
+        self.body = build_network(setup.network, channels, num_fmaps_out)
         self.heads = nn.ModuleDict(
             {output: nn.Conv3d(self.body.out_channels, setup.channels(output), 1) for output in setup.outputs}
         )
@@ -103,7 +115,10 @@ class SetupNetwork(nn.Module):
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Predictions in [0, 1] per output, each ``(batch, channels, z, y, x)``."""
         features = self.body(x)
-        return {output: torch.sigmoid(head(features)) for output, head in self.heads.items()}
+        # In full precision: half of it tells values near 1 apart too coarsely for a loss, or for uint8.
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            return {output: torch.sigmoid(head(features)) for output, head in self.heads.items()}
 
 
 def quantise(prediction: torch.Tensor) -> torch.Tensor:

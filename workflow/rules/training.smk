@@ -4,9 +4,11 @@ rule train:
         targets=expand("results/{{experiment}}/targets/{region}.zarr/zarr.json", region=TRAIN_REGIONS),
         computed=markers_of_targets(),
         frozen=frozen_checkpoints,
+        validation=volume_path(REGIONS["validation"]["volume"]),
     output:
         checkpoint="results/{experiment}/models/{setup}/{replicate}/checkpoint.pt",
         log="results/{experiment}/models/{setup}/{replicate}/log.csv",
+        validation="results/{experiment}/models/{setup}/{replicate}/validation.csv",
     log:
         "results/{experiment}/logs/train/{setup}/{replicate}.log",
     benchmark:
@@ -22,13 +24,22 @@ rule train:
     resources:
         mem_mb=growing(16000),
         runtime=growing(2880),
-        gpu=1,
+        gpu=processes_of_training,
+        # No parameter: where a network was trained is no reason to train it again.
+        device=cfg["device"],
     params:
         code=code_of("train.py"),
         setups=entries_of_setup,
         frozen=names_of_frozen,
         context=context_of_frozen,
         regions=train_regions,
+        validation={"roi": box_of("validation"), "in_sections": cfg["segmentation"]["in_sections"]},
+        targets={
+            "sigma": cfg["targets"]["sigma"],
+            "downsample": cfg["targets"]["downsample"],
+            "steps": cfg["targets"]["grow_boundary"],
+            "only_xy": cfg["targets"]["grow_boundary_only_xy"],
+        },
         training=lookup("setups/{setup}/training", within=cfg),
     message:
         "training {wildcards.setup}, replicate {wildcards.replicate} (progress in {log})"
