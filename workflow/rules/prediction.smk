@@ -20,7 +20,7 @@ rule create_predictions:
         roi=roi_of_predictions,
         needs_truth=False,
         volumes=volumes_of_predictions,
-        block_shape=cfg["prediction"]["block_shape"],
+        block_shape=block_of_predictions,
     message:
         "preparing the predictions of {wildcards.setup}, replicate {wildcards.replicate}, on {wildcards.region}"
     script:
@@ -46,16 +46,20 @@ rule predict:
         "../../envs/train.yaml"
     threads: 1
     resources:
-        mem_mb=growing(8000),
+        mem_mb=memory_of_predictions,
         runtime=growing(720),
         gpu=1,
+        # No parameter: the same predictions, but for rounding, wherever they are made.
+        device=cfg["device"],
     params:
         code=code_of("predict.py"),
         setups=entries_of_setup,
         frozen=names_of_seen,
         roi=roi_of_predictions,
-        block_shape=cfg["prediction"]["block_shape"],
+        block_shape=block_of_predictions,
         context=cfg["prediction"]["context"],
+        precision=cfg["prediction"]["precision"],
+        augment=cfg["prediction"]["augment"],
         chunks=cfg["prediction"]["chunks"],
     message:
         "predicting {wildcards.region} with {wildcards.setup}, replicate {wildcards.replicate}"
@@ -85,7 +89,7 @@ rule raw_affinities:
         code=code_of("raw_affinities.py"),
         roi=roi_of_region,
         smoothing=cfg["raw_watershed"]["smoothing"],
-        block_shape=cfg["prediction"]["block_shape"],
+        block_shape=block_of_predictions,
         chunks=cfg["prediction"]["chunks"],
     message:
         "reading affinities off the grey values of {wildcards.region}"
