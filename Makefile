@@ -60,14 +60,25 @@ format: .venv/ready ## format code and rules
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/peers --requirement $<
 	@touch $@
 
-# Benchmarks use real labels.
+# One that needs an older zarr.
+.venv/gunpowder/ready: envs/requirements-gunpowder.txt | .venv/ready
+	$(PYTHON) -m venv .venv/gunpowder
+	.venv/gunpowder/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# Benchmarks use real labels, and a network that has learned from them.
 MEDULLA = resources/volumes/medulla.zarr
+TRAINED = results/fibsem-medulla/models/baseline/0/checkpoint.pt
 
 .PHONY: bench
-bench: .venv/ready .venv/peers/ready ## measure speed beside peers (downloads a volume, MIRROR=FOLDER for one; half an hour)
-	$(BIN)/snakemake --cores $(CORES) --configfile config/experiments/fibsem-medulla.yaml $(if $(MIRROR),--config mirror=$(MIRROR)) -- $(MEDULLA)
+bench: .venv/ready .venv/peers/ready .venv/gunpowder/ready ## measure speed beside peers (downloads a volume, MIRROR=FOLDER for one; half an hour)
+	$(BIN)/snakemake --cores $(CORES) --configfile config/experiments/fibsem-medulla.yaml $(if $(MIRROR),--config mirror=$(MIRROR)) -- $(MEDULLA) $(TRAINED)
 	PYTHONPATH=workflow:tests/unit:.venv/peers $(BIN)/python benchmarks/lsd_targets.py $(MEDULLA) docs/targets
 	PYTHONPATH=workflow $(BIN)/python benchmarks/affinities.py docs/targets/affinities.md
+	PYTHONPATH=workflow $(BIN)/python benchmarks/batches.py $(MEDULLA) .venv/gunpowder/bin/python docs/training/batches.md
+	PYTHONPATH=workflow $(BIN)/python benchmarks/malis.py $(MEDULLA) docs/training/malis.md
+	PYTHONPATH=workflow $(BIN)/python benchmarks/networks.py docs/training/networks.md
+	PYTHONPATH=workflow $(BIN)/python benchmarks/seams.py $(MEDULLA) $(TRAINED) docs/training
 	PYTHONPATH=workflow $(BIN)/python benchmarks/metrics.py $(MEDULLA) docs/evaluation/speed.md
 
 .PHONY: paper

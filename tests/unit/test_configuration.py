@@ -199,9 +199,9 @@ def test_predictions_reach_as_far_as_the_setups_that_see_them_need():
 def test_reach_of_a_valid_network_is_its_own_context():
     config = edited("network", "fib25")
     config["training"] = {"crop_shape": [44, 44, 44]}
-    config["prediction"] = {"block_shape": [92, 92, 92]}
-    # The paper's network makes 92³ voxels of 196³.
-    assert configuration.reach_beyond(accepted(config), "lsd") == (52, 52, 52)
+    config["prediction"] = {"block_shape": [96, 96, 96]}
+    # The paper's network makes 104³ voxels of 208³: the block and 8 behind it.
+    assert configuration.reach_beyond(accepted(config), "lsd") == (60, 60, 60)
 
 
 def test_train_regions_may_overlap_one_another():
@@ -368,6 +368,26 @@ def without_affinities():
             "it can are 80 and 84",
         ),
         (
+            "prediction",
+            {"memory_mb": 0.1},
+            "prediction.memory_mb: too little for the network of setup 'baseline': ",
+        ),
+        (
+            "training",
+            {"batch_size": 3, "processes": 2},
+            "training.batch_size: 3 crops cannot be shared evenly by training.processes, 2: take a multiple of it",
+        ),
+        (
+            "setups.lsd.training",
+            {"accumulate": 5},
+            "setups.lsd.training.accumulate: a batch of 2 crops for each process cannot be computed in 5 parts: take",
+        ),
+        (
+            "setups.baseline",
+            {"inputs": ["raw"], "outputs": ["affinities"], "losses": {"affinities": "malis"}},
+            "setups.baseline.malis.after: 10000, but the training ends after 2000 iterations, so MALIS would never",
+        ),
+        (
             "evaluation.thresholds",
             {"begin": 0.8, "end": 0.2},
             "evaluation.thresholds: begin (0.8) must not be above end (0.2)",
@@ -413,6 +433,49 @@ def test_the_check_names_key_fault_and_remedy(path, value, message):
     text = refusal(edited(path, value))
     assert message in text
     assert "\n" not in text
+
+
+def test_blocks_of_a_valid_network_are_multiples_of_its_period():
+    config = edited("network", "fib25")
+    config["training"] = {"crop_shape": [44, 44, 44]}
+    config["prediction"] = {"block_shape": [96, 92, 96]}
+    text = refusal(config)
+    assert "prediction.block_shape [96, 92, 96] does not suit the network of setup 'baseline': blocks of 92 " in text
+    assert "multiple of 12, and the nearest are 84 and 96" in text
+
+
+def test_malis_may_begin_with_the_last_iteration():
+    malis = {"inputs": ["raw"], "outputs": ["affinities"], "losses": {"affinities": "malis"}, "malis": {"after": 1999}}
+    accepted(edited("setups.baseline", malis))
+
+
+def test_crops_are_turned_about_z_only_where_y_and_x_are_alike():
+    config = edited("training", {"augment": {"elastic": 0.5}})
+    accepted(config)
+    config["volumes"]["left"]["voxel_size"] = [10, 10, 20]
+    text = refusal(config)
+    assert text.startswith("training.augment.rotation: voxels of volume 'left' are 10 × 20 nm along y and x")
+    config["training"]["augment"]["rotation"] = 0
+    accepted(config)
+    # What is not deformed is not turned.
+    config["training"]["augment"] = {"elastic": 0}
+    accepted(config)
+
+
+def test_predictions_are_averaged_over_exchanged_axes_only_where_those_are_alike():
+    config = edited("prediction", {"augment": "all"})
+    accepted(config)
+    along = {"inputs": ["raw"], "outputs": ["affinities"], "affinities": {"offsets": [1, [2, 3, 4]]}}
+    config["setups"]["baseline"] = along
+    text = refusal(config)
+    assert text.startswith("prediction.augment: all exchanges y and x, but for setup 'baseline' they differ")
+    assert "distances [2, 3, 4]" in text and "take flips" in text and "setups.baseline.affinities.offsets" in text
+    # Across different voxel sizes y and x are not exchanged anyway.
+    config["volumes"]["right"]["voxel_size"] = [10, 10, 20]
+    accepted(config)
+    config["volumes"]["right"]["voxel_size"] = [10, 10, 10]
+    config["prediction"]["augment"] = "flips"
+    accepted(config)
 
 
 def test_a_longer_cycle_is_shown_whole():

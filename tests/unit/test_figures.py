@@ -365,6 +365,34 @@ def test_training_has_a_panel_per_output_and_a_line_per_replicate(logs):
     assert affinities.get_yscale() == "log"
 
 
+@pytest.fixture
+def validations():
+    """Of baseline two, with the best in the middle and at both ends; of mtlsd one without a segmentation, one empty."""
+    columns = ["iteration", "loss", "voi_split", "voi_merge", "voi_sum", "threshold", "seconds"]
+    tables = {
+        ("mtlsd", 0): pd.DataFrame({"iteration": [100], "loss": [0.1]}),
+        ("mtlsd", 1): pd.DataFrame(columns=columns),
+    }
+    for replicate, scores in enumerate(([3.0, math.nan, 1.0, 2.0], [2.0, 2.5, 3.0, 2.0])):
+        table = pd.DataFrame({"iteration": [50, 100, 150, 200], "voi_sum": scores})
+        tables["baseline", replicate] = table
+    return tables
+
+
+def test_validations_have_a_panel_with_the_kept_network_marked(logs, validations):
+    *losses, panel = training_curves(logs, Palette(SETUPS), validations).axes
+    assert [a.get_title() for a in losses] == ["Affinities", "LSDs"]
+    assert (panel.get_title(), panel.get_ylabel(), panel.get_yscale()) == ("Validation", "VOI sum (bits)", "linear")
+    seen = [(line.get_xdata().tolist(), line.get_ydata().tolist(), line.get_markevery()) for line in panel.lines]
+    assert seen == [([50, 150, 200], [3, 1, 2], [1]), ([50, 100, 150, 200], [2, 2.5, 3, 2], [0])]
+    assert {line.get_color() for line in panel.lines} == {Palette(SETUPS).colour("baseline")}
+
+
+def test_without_scores_there_is_no_panel_of_validations(logs, validations):
+    for none in ({}, {run: table for run, table in validations.items() if run[0] == "mtlsd"}):
+        assert [a.get_title() for a in training_curves(logs, Palette(SETUPS), none).axes] == ["Affinities", "LSDs"]
+
+
 def test_time_is_summed_over_jobs_and_memory_is_the_largest_jobs(resources):
     time, memory = time_and_memory(resources, Palette(SETUPS)).axes
     assert [t.get_text() for t in time.get_yticklabels()] == ["simulate volume", "train", "evaluate"]

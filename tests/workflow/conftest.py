@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from workflow_runs import REPOSITORY, TINY, Project, copy
+from workflow_runs import MASKED, PREDICTED, REPOSITORY, TINY, Project, copy, masked_cube, write_config
 
 
 @pytest.fixture(scope="session")
@@ -22,5 +23,15 @@ def finished(project, tmp_path_factory) -> Path:
     """The folder in which the tiny experiment ran to its end; not to be changed."""
     folder = tmp_path_factory.mktemp("finished")
     answer = project.run(folder, TINY)
+    assert answer.code == 0, answer.text
+    return folder
+
+
+@pytest.fixture(scope="session")
+def masked(project, tmp_path_factory) -> Path:
+    """The folder of a run up to the predictions of a network, on a volume with a mask; not to be changed."""
+    folder = tmp_path_factory.mktemp("masked")
+    np.savez(folder / "cube.npz", **masked_cube())
+    answer = project.run(folder, write_config(folder / "config.yaml", MASKED), arguments=[PREDICTED])
     assert answer.code == 0, answer.text
     return folder

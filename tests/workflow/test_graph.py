@@ -21,7 +21,7 @@ SEGMENTED = NETWORKS | {"raw_watershed"}
 SETUPS = NETWORKS | {"lsd"}
 BY_ROW = {"plot_panel", "plot_errors"}
 OF_ALL_ROWS = {"plot_scores", "plot_training", "plot_sizes", "plot_pairs", "plot_compute", "plot_resources", "summary"}
-PLOTS = BY_ROW | OF_ALL_ROWS | {"plot_targets", "plot_skeletons"}
+PLOTS = BY_ROW | OF_ALL_ROWS | {"plot_targets", "plot_skeletons", "plot_augmentations"}
 COMPARISON = OF_ALL_ROWS | {"compare", "intervals"}
 THRESHOLDS = np.round(np.arange(11) * 0.1, 1)
 
@@ -38,10 +38,18 @@ def test_every_expected_output_exists(finished):
     tables = ["rows", "curves", "selection", "sizes", "intervals", "pairs", "compute", "comparison", "resources"]
     expected = [*(f"scores/{name}.csv" for name in tables), "scores/comparison.md", "summary.html"]
     expected += ["skeletons/test.npz", "targets/train-0.zarr"]
-    names = ["voi_curves", "comparison", "training", "targets_train-0", "resources", "sizes", "pairs_voi_sum"]
-    names += ["compute", "skeletons", *(f"panel_{s}" for s in SETUPS | SEGMENTED), *(f"errors_{s}" for s in SEGMENTED)]
+    names = ["voi_curves", "comparison", "training", "targets_train-0", "augmentations_train-0", "resources"]
+    names += [
+        "sizes",
+        "pairs_voi_sum",
+        "compute",
+        "skeletons",
+        *(f"panel_{s}" for s in SETUPS | SEGMENTED),
+        *(f"errors_{s}" for s in SEGMENTED),
+    ]
     expected += [f"figures/{name}.{suffix}" for name in names for suffix in ("png", "svg")]
-    expected += [f"models/{setup}/0/{name}" for setup in SETUPS for name in ("checkpoint.pt", "log.csv", "events")]
+    of_models = ["checkpoint.pt", "log.csv", "validation.csv", "events", "snapshots/0000006.png"]
+    expected += [f"models/{setup}/0/{name}" for setup in SETUPS for name in of_models]
     tables = ["test.csv", "validation.csv", "test_fragments.csv", "selected.json", "min_cut.csv", "errors.csv"]
     tables += ["test_run_length.csv", "validation_run_length.csv", "sizes.csv", "blocks.npz", "skeletons.csv"]
     expected += [f"scores/{setup}/0/{table}" for setup in SEGMENTED for table in tables]
@@ -62,7 +70,7 @@ def test_summary_page_holds_table_and_figures(finished):
     assert page.count("<table") >= 1 and "VOI sum" in page
     for label in ("Baseline", "MtLSD", "AcLSD", "AcRLSD", "Watershed on raw"):
         assert f'<th scope="row">{label}</th>' in page
-    assert page.count("<img") == 9 + len(SETUPS | SEGMENTED) + len(SEGMENTED)
+    assert page.count("<img") == 10 + len(SETUPS | SEGMENTED) + len(SEGMENTED)
     assert 'src="http' not in page, "the page must stand alone"
 
 
@@ -236,6 +244,15 @@ def test_edited_training_plans_training_and_what_follows(project, finished):
 def test_edited_script_plans_its_rule(project, finished):
     with project.edited("workflow/scripts/plot_training.py", lambda text: text + "\n"):
         assert project.plan(finished, TINY).rules == {"plot_training", "summary"}
+
+
+@pytest.mark.parametrize("file", sorted((REPOSITORY / "config" / "experiments").glob("*.yaml")), ids=lambda f: f.stem)
+def test_graph_of_the_experiments_of_the_repository_can_be_built(tmp_path, file):
+    config = yaml.safe_load(file.read_text())
+    copy(REPOSITORY / "resources" / "checksums", tmp_path / "resources" / "checksums")
+    plan = Project(REPOSITORY).plan(tmp_path, file)
+    assert plan.setups("train") == set(config["setups"])
+    assert {"download", "import_volume", "predict", "segmentation", "summary"} <= plan.rules
 
 
 def test_tiny_experiment_has_every_setup_and_scattered_jobs():

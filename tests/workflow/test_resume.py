@@ -53,7 +53,16 @@ CONFIG = {
     },
     "network": "tiny",
     "setups": {"net": {"inputs": ["raw"], "outputs": ["affinities", "lsds"]}},
-    "training": {"iterations": 60, "crop_shape": [16, 16, 16], "checkpoint_every": 5, "log_every": 7},
+    "training": {
+        "iterations": 40,
+        "crop_shape": [16, 16, 16],
+        "checkpoint_every": 10,
+        "log_every": 7,
+        # Before the first saved state, so that what goes on has a validation behind it.
+        "validate_every": 8,
+        "validation_shape": [16, 16, 16],
+        "augment": {"elastic": 0.5},
+    },
     "replicates": [0],
     "prediction": {"block_shape": [8, 16, 16], "context": [4, 4, 4], "chunks": 2},
     "segmentation": {"block_shape": [16, 32, 32], "context": [0, 0, 0], "minimum_seed_distance": 5},
@@ -112,18 +121,21 @@ def test_volume_that_was_cut_off_is_made_again(killed_twice, uninterrupted):
         np.testing.assert_array_equal(made, expected)
 
 
-def test_killed_training_goes_on_to_the_same_weights(killed_twice, uninterrupted):
+def test_killed_training_goes_on_to_the_very_same_numbers(killed_twice, uninterrupted):
     log = (killed_twice / "results/resume/logs/train/net/0.log").read_text()
     begin = int(re.search(r"going on from iteration (\d+)", log)[1])
-    assert 0 < begin < 60 and begin % 5 == 0
+    assert 0 < begin < 40 and begin % 10 == 0
     made, expected = (
-        torch.load(f / CHECKPOINT, weights_only=True, map_location="cpu")["weights"]
-        for f in (killed_twice, uninterrupted)
+        torch.load(f / CHECKPOINT, weights_only=True, map_location="cpu") for f in (killed_twice, uninterrupted)
     )
+    assert made["iteration"] == expected["iteration"]
+    made, expected = made["weights"], expected["weights"]
     assert made.keys() == expected.keys()
     assert all(torch.equal(made[name], expected[name]) for name in made)
-    made, expected = (pd.read_csv(f / MODEL / "log.csv").drop(columns="seconds") for f in (killed_twice, uninterrupted))
-    pd.testing.assert_frame_equal(made, expected)
+    for table, times in (("log.csv", ["seconds", "waited"]), ("validation.csv", ["seconds"])):
+        made, expected = (pd.read_csv(f / MODEL / table).drop(columns=times) for f in (killed_twice, uninterrupted))
+        pd.testing.assert_frame_equal(made, expected, check_exact=True)
+    assert list(made["iteration"]) == [8, 16, 24, 32, 40] and made["voi_sum"].notna().all()
     assert not (killed_twice / MODEL / "state.pt").exists()
 
 
@@ -164,7 +176,7 @@ def test_targets_do_missing_blocks_only(project, config, uninterrupted, tmp_path
 
 def test_new_network_makes_all_blocks_again(project, config, uninterrupted, tmp_path):
     folder = copy(uninterrupted, tmp_path / "run")
-    longer = write_config(tmp_path / "longer.yaml", {"training": {"iterations": 61}})
+    longer = write_config(tmp_path / "longer.yaml", {"training": {"iterations": 41}})
     answer = project.run(folder, config, longer, arguments=[FRAGMENTS])
     assert answer.code == 0, answer.text
     for path in (*PREDICTED, FRAGMENTS):

@@ -13,10 +13,48 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = Path(__file__).parent / "tiny.yaml"
+
+# One network on `masked_cube`, and what says that it predicted the test region.
+MASKED = {
+    "experiment": "masked",
+    "volumes": {
+        "cube": {
+            "shape": [24, 24, 24],
+            "voxel_size": [10, 10, 10],
+            **{name: {"path": "cube.npz", "format": "npz", "dataset": name} for name in ("raw", "labels", "mask")},
+        }
+    },
+    "split": {
+        "train": [{"volume": "cube", "roi": {"z": [0, 12]}}],
+        "validation": {"volume": "cube", "roi": {"z": [12, 18]}},
+        "test": {"volume": "cube", "roi": {"z": [18, 24]}},
+    },
+    "networks": {
+        "tiny": {"architecture": "unet", "num_fmaps": 2, "fmap_inc_factor": 2, "downsample_factors": [[2, 2, 2]]}
+    },
+    "network": "tiny",
+    "setups": {"net": {"inputs": ["raw"], "outputs": ["affinities", "lsds"]}},
+    "training": {"iterations": 1, "crop_shape": [8, 8, 8]},
+    "replicates": [0],
+    "prediction": {"block_shape": [6, 8, 8]},
+    "raw_watershed": {"enabled": False},
+}
+PREDICTED = "results/masked/predictions/net/0/test/chunk-0-of-1.json"
+
+
+def masked_cube() -> dict[str, np.ndarray]:
+    """Raw voxels, labels of two objects that fill the cube, and a mask that leaves out the first 14 of 24 columns."""
+    raw = np.random.default_rng(0).integers(0, 256, (24, 24, 24), np.uint8)
+    labels = np.ones(raw.shape, np.uint32)
+    labels[:, 12:] = 2
+    mask = np.ones(raw.shape, np.uint8)
+    mask[:, :, :14] = 0
+    return {"raw": raw, "labels": labels, "mask": mask}
 
 
 @dataclass(frozen=True)

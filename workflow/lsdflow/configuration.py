@@ -18,10 +18,12 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError
 
 from lsdflow.errors import UserError
-from lsdflow.network_shapes import NETWORKS, NetworkSettings, prediction_input_shape, required_context
+from lsdflow.network_shapes import NETWORKS, NetworkSettings, n_channels, n_channels_seen
+from lsdflow.prediction_shapes import block_of_region, input_box, reach
 from lsdflow.roi import AXES, Roi
 
 RAW_WATERSHED = "raw_watershed"
+RAW_BLOCK = (128, 128, 128)
 Config = dict[str, Any]
 
 # What a refusal says instead of a JSON type or of a regular expression of the schema.
@@ -143,6 +145,8 @@ def _join(error: ValidationError, key: str) -> str:
 
 def _words(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
     """What a (resolved) schema takes: ``a number > 0``, ``a list of 3, each a number > 0``."""
+    if "enum" in schema:
+        return " or ".join(map(str, schema["enum"]))
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     text = " or ".join(TYPES[kind] for kind in kinds)
     if "maxItems" in schema:
@@ -235,28 +239,51 @@ def network_of(config: Config, setup: str) -> NetworkSettings:
 
 def channels_seen(config: Config, setup: str) -> int:
     """Channels of all inputs of ``setup`` together."""
-    channels = 0
-    for source in config["setups"][setup]["inputs"]:
-        name, _, output = source.partition(".")
-        channels += channels_of_output(config, name, output) if output else 1
-    return channels
+    inputs = config["setups"][setup]["inputs"]
+    return n_channels_seen(inputs, lambda name, output: channels_of_output(config, name, output))
 
 
 def channels_of_output(config: Config, setup: str, output: str) -> int:
     """Channels of one output of ``setup``."""
-    return 10 if output == "lsds" else 3 * len(config["setups"][setup]["affinities"]["offsets"])
+    return n_channels(output, 3 * len(config["setups"][setup]["affinities"]["offsets"]))
 
 
-def reach_beyond(config: Config, setup: str) -> tuple[int, int, int]:
+def reach_beyond(config: Config, setup: str, region: str = "test") -> tuple[int, int, int]:
     """Voxels by which the predictions of ``setup`` must reach beyond a region, for the setups that see them."""
-    reach = (0, 0, 0)
+    found = (0, 0, 0)
     for name in config["setups"]:
         if setup in input_setups(config, name):
-            beyond = reach_beyond(config, name)
-            prediction = config["prediction"]
-            context = required_context(network_of(config, name), prediction["block_shape"], prediction["context"])
-            reach = tuple(max(r, b + c) for r, b, c in zip(reach, beyond, context, strict=True))
-    return reach
+            beyond, block = reach_beyond(config, name, region), prediction_block(config, name, region)
+            needed = reach(network_of(config, name), block, config["prediction"]["context"])
+            found = tuple(max(f, b + n) for f, b, n in zip(found, beyond, needed, strict=True))
+    return found
+
+
+def prediction_roi(config: Config, setup: str, region: str) -> Roi:
+    """The box that is predicted: the region, and what setups that see these predictions need around it."""
+    return region_roi(config, regions(config)[region]).grow(reach_beyond(config, setup, region))
+
+
+def prediction_block(config: Config, setup: str, region: str = "test") -> tuple[int, int, int]:
+    """The block shape in which ``setup`` predicts a region; UserError if no block fits into memory."""
+    settings = config["prediction"]
+    if settings["block_shape"] != "auto":
+        return tuple(settings["block_shape"])
+    if setup == RAW_WATERSHED:
+        return RAW_BLOCK
+    network = network_of(config, setup)
+    channels = [channels_of_output(config, setup, output) for output in config["setups"][setup]["outputs"]]
+    return block_of_region(
+        network,
+        prediction_roi(config, setup, region).shape,
+        crop_shape=tuple(config["setups"][setup]["training"]["crop_shape"]),
+        memory_mb=settings["memory_mb"],
+        context=tuple(settings["context"]),
+        in_channels=channels_seen(config, setup),
+        head_channels=sum(channels),
+        num_fmaps_out=network.num_fmaps_out(channels),
+        chunks=settings["chunks"],
+    )
 
 
 def voxels_of_targets(config: Config, volume: str) -> tuple[int, int]:
@@ -283,7 +310,9 @@ def check(config: Config) -> None:
     _check_sources(config)
     _check_regions(config)
     _check_shapes(config)
+    _check_symmetries(config)
     _check_sigma(config)
+    _check_training(config)
     grid = config["evaluation"]["thresholds"]
     if grid["end"] < grid["begin"]:
         raise UserError(f"evaluation.thresholds: begin ({grid['begin']}) must not be above end ({grid['end']})")
@@ -334,6 +363,66 @@ def _check_sigma(config: Config) -> None:
             )
 
 
+def _check_training(config: Config) -> None:
+    for name, setup in config["setups"].items():
+        training, own = setup["training"], config["training"]
+
+        def where(key, training=training, own=own, name=name):
+            return f"training.{key}" if training[key] == own[key] else f"setups.{name}.training.{key}"
+
+        if training["batch_size"] % training["processes"]:
+            raise UserError(
+                f"{where('batch_size')}: {training['batch_size']} crops cannot be shared evenly by "
+                f"training.processes, {training['processes']}: take a multiple of it"
+            )
+        if training["accumulate"] > training["batch_size"] // training["processes"]:
+            raise UserError(
+                f"{where('accumulate')}: a batch of {training['batch_size'] // training['processes']} crops for each "
+                f"process cannot be computed in {training['accumulate']} parts: take at most as many parts as crops"
+            )
+        after = setup["malis"]["after"]
+        if setup["losses"]["affinities"] == "malis" and after >= training["iterations"]:
+            raise UserError(
+                f"setups.{name}.malis.after: {after}, but the training ends after {training['iterations']} iterations, "
+                "so MALIS would never begin: take less, or more training.iterations"
+            )
+        augment = training["augment"]
+        for key in ("shift_probability", "slip_probability"):
+            missing = [needed for needed in ("elastic", "max_misalign") if not augment[needed]]
+            if augment[key] and missing:
+                raise UserError(
+                    f"training.augment.{key}: {augment[key]} does nothing while training.augment.{missing[0]} is 0 "
+                    f"(setup {name!r}): sections of deformed crops are displaced, by up to max_misalign voxels"
+                )
+        for volume in {region["volume"] for region in config["split"]["train"]} if augment["elastic"] else ():
+            _, y, x = config["volumes"][volume]["voxel_size"]
+            if augment["rotation"] and y != x:
+                raise UserError(
+                    f"training.augment.rotation: voxels of volume {volume!r} are {y} × {x} nm along y and x, so that a "
+                    "crop turned about z would be stretched: set it to 0"
+                )
+
+
+def _check_symmetries(config: Config) -> None:
+    """Refuse to exchange y and x where a network, or what it predicts, tells them apart."""
+    names = {config["split"][part]["volume"] for part in ("validation", "test")}
+    sizes = [config["volumes"][name]["voxel_size"] for name in names]
+    if config["prediction"]["augment"] != "all" or all(y != x for _, y, x in sizes):
+        return
+    for name, setup in config["setups"].items():
+        differ = [f for f in network_of(config, name).downsample_factors if f[1] != f[2]]
+        if differ:
+            what, where = f"its network goes down by {list(differ[0])}", "networks"
+        elif along := [d for d in setup["affinities"]["offsets"] if isinstance(d, list) and d[1] != d[2]]:
+            what, where = f"its affinities have the distances {along[0]}", f"setups.{name}.affinities.offsets"
+        else:
+            continue
+        raise UserError(
+            f"prediction.augment: all exchanges y and x, but for setup {name!r} they differ ({what}): take flips, or "
+            f"make them alike in {where}"
+        )
+
+
 def _check_cycle(config: Config, name: str, path: list[str]) -> None:
     if name in path:
         cycle = " → ".join([*path[path.index(name) :], name])
@@ -348,7 +437,7 @@ def _check_cycle(config: Config, name: str, path: list[str]) -> None:
 def _check_sources(config: Config) -> None:
     sources = {}
     for name, volume in config["volumes"].items():
-        parts = [part for part in ("raw", "labels") if part in volume]
+        parts = [part for part in ("raw", "labels", "mask") if part in volume]
         if "simulate" in volume and parts:
             raise UserError(f"volumes.{name}: has `simulate` and also `{parts[0]}`; a volume is simulated or read")
         sources |= {f"volumes.{name}.{part}": volume[part] for part in [*parts, "skeletons"] if part in volume}
@@ -430,7 +519,7 @@ def _check_regions(config: Config) -> None:
 
 
 def _check_shapes(config: Config) -> None:
-    block, context = config["prediction"]["block_shape"], config["prediction"]["context"]
+    prediction = config["prediction"]
     for name, setup in config["setups"].items():
         network, crop = network_of(config, name), setup["training"]["crop_shape"]
         is_own = crop != config["training"]["crop_shape"]
@@ -440,10 +529,17 @@ def _check_shapes(config: Config) -> None:
         except UserError as error:
             raise UserError(f"{where} {crop} does not suit the network of setup {name!r}: {error}") from None
         try:
-            prediction_input_shape(network, block, context)
+            for region_name in ("validation", "test"):
+                input_box(network, prediction_block(config, name, region_name), prediction["context"])
         except UserError as error:
-            added = f"block_shape {block} + 2 × context {context}" if network.is_padded else f"block_shape {block}"
-            raise UserError(f"prediction.{added} does not suit the network of setup {name!r}: {error}") from None
+            if prediction["block_shape"] == "auto":
+                where = "prediction.memory_mb: too little for"
+                raise UserError(f"{where} the network of setup {name!r}: {error}") from None
+            with_context = f" + 2 × context {prediction['context']}" if network.is_padded else ""
+            raise UserError(
+                f"prediction.block_shape {prediction['block_shape']}{with_context} does not suit the network of setup "
+                f"{name!r}: {error}"
+            ) from None
         for region_name, region in regions(config).items():
             shape = region_roi(config, region).shape
             if region_name.startswith("train") and any(c > n for c, n in zip(crop, shape, strict=True)):

@@ -248,17 +248,17 @@ def check_labels(array: np.ndarray, name: str = "labels") -> np.ndarray:
     return labels
 
 
-def check_pair(raw: np.ndarray, labels: np.ndarray, name: str = "the volume") -> None:
-    """Refuse an image and labels of different shape.
+def check_pair(raw: np.ndarray, other: np.ndarray, name: str = "the volume", *, second: str = "labels") -> None:
+    """Refuse an image and labels (or another ``second``) of different shape.
 
     Raises
     ------
     UserError
         With both shapes in the message.
     """
-    if raw.shape != labels.shape:
+    if raw.shape != other.shape:
         raise UserError(
-            f"raw and labels of {name} must have the same shape (z, y, x), not {raw.shape} and {labels.shape}: "
+            f"raw and {second} of {name} must have the same shape (z, y, x), not {raw.shape} and {other.shape}: "
             "crop or pad one of them"
         )
 

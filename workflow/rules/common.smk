@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 from lsdflow import configuration
 from lsdflow.code_hash import code_hash
 from lsdflow.errors import UserError
-from lsdflow.network_shapes import prediction_input_shape
+from lsdflow.prediction_shapes import input_box
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
 
@@ -19,6 +19,12 @@ try:
         configuration.load_schema(Path(workflow.basedir) / "schemas/config.schema.yaml"),
     )
     configuration.check(cfg)
+    # A total of 0 makes CPU jobs of those that ask for a GPU; without a total each job has to see for itself.
+    if cfg["device"] == "gpu" and workflow.resource_settings.resources.get("gpu") == 0:
+        raise UserError(
+            "device: gpu is demanded, but this run has none to give: name a profile that has "
+            "(--workflow-profile gpu or slurm), or set device to auto or cpu"
+        )
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -93,9 +99,17 @@ def roi_of_region(wildcards):
 
 def roi_of_predictions(wildcards):
     """The region, and what setups that see these predictions need around it."""
-    roi = configuration.region_roi(cfg, REGIONS[wildcards.region])
-    roi = roi.grow(configuration.reach_beyond(cfg, wildcards.setup))
+    roi = configuration.prediction_roi(cfg, wildcards.setup, wildcards.region)
     return [list(roi.begin), list(roi.end)]
+
+
+def block_of_predictions(wildcards):
+    return list(configuration.prediction_block(cfg, wildcards.setup, wildcards.region))
+
+
+def memory_of_predictions(wildcards, attempt):
+    """MB for a pass, for what waits for the passes of neighbours, and for what is read ahead and written behind."""
+    return int(2000 + 1.5 * cfg["prediction"]["memory_mb"]) * attempt
 
 
 def source_files(source):
@@ -132,6 +146,7 @@ def setup_entries(setup):
             "distances": entry["affinities"]["offsets"],
             "losses": entry["losses"],
             "loss_weights": entry["loss_weights"],
+            "malis": entry["malis"],
         }
     return entries
 
@@ -189,7 +204,7 @@ def files_of_rows(name):
 
 def files_of_volume(wildcards):
     volume = cfg["volumes"][wildcards.volume]
-    return source_files(volume["raw"]) + source_files(volume["labels"])
+    return [file for part in ("raw", "labels", "mask") if part in volume for file in source_files(volume[part])]
 
 
 def raw_reader(wildcards):
@@ -198,6 +213,11 @@ def raw_reader(wildcards):
 
 def labels_reader(wildcards):
     return source_reader(cfg["volumes"][wildcards.volume]["labels"])
+
+
+def mask_reader(wildcards):
+    volume = cfg["volumes"][wildcards.volume]
+    return source_reader(volume["mask"]) if "mask" in volume else None
 
 
 def skeleton_source(wildcards):
@@ -264,6 +284,10 @@ def entries_of_setup(wildcards):
 def context_of_frozen(wildcards):
     """What frozen networks get around the crop; of no concern to setups that see none."""
     return cfg["prediction"]["context"] if frozen_setups(wildcards.setup) else [0, 0, 0]
+
+
+def processes_of_training(wildcards):
+    return cfg["setups"][wildcards.setup]["training"]["processes"]
 
 
 def train_regions(wildcards):
@@ -364,17 +388,18 @@ def error_inputs(wildcards):
 
 def chains_of_networks():
     """For each setup the networks whose work its predictions need, its own last: what their cost is counted from."""
-    block, context = cfg["prediction"]["block_shape"], cfg["prediction"]["context"]
 
     def link(name):
         network, outputs = configuration.network_of(cfg, name), channels_of(name)
+        block = configuration.prediction_block(cfg, name)
         return {
             "name": name,
             "network": network.as_dict(),
-            "input_shape": list(prediction_input_shape(network, block, context)),
+            "block_shape": list(block),
+            "input_shape": list(input_box(network, block, cfg["prediction"]["context"])[0]),
             "in_channels": configuration.channels_seen(cfg, name),
             "head_channels": sum(outputs.values()),
-            "is_wide": network.architecture == "unet" and len(outputs) > 1,
+            "num_fmaps_out": network.num_fmaps_out(list(outputs.values())),
         }
 
     return {setup: [link(name) for name in [*frozen_setups(setup), setup]] for setup in cfg["setups"]}
@@ -382,9 +407,8 @@ def chains_of_networks():
 
 def voxels_predicted():
     """How many voxels of the validation and test regions the predictions of each setup fill."""
-    sizes = {name: configuration.region_roi(cfg, REGIONS[name]) for name in ("validation", "test")}
     return {
-        setup: sum(roi.grow(configuration.reach_beyond(cfg, setup)).size for roi in sizes.values())
+        setup: sum(configuration.prediction_roi(cfg, setup, region).size for region in ("validation", "test"))
         for setup in cfg["setups"]
     }
 

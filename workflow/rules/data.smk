@@ -51,6 +51,7 @@ rule import_volume:
         code=code_of("import_volume.py"),
         raw=raw_reader,
         labels=labels_reader,
+        mask=mask_reader,
         shape=lookup("volumes/{volume}/shape", within=cfg),
         voxel_size=lookup("volumes/{volume}/voxel_size", within=cfg),
     message:

@@ -39,13 +39,16 @@ rule plot_scores:
 
 rule plot_training:
     input:
-        [f"results/{EXPERIMENT}/models/{setup}/{replicate}/log.csv" for setup, replicate in training_runs()],
+        logs=[f"results/{EXPERIMENT}/models/{setup}/{replicate}/log.csv" for setup, replicate in training_runs()],
+        validations=[
+            f"results/{EXPERIMENT}/models/{setup}/{replicate}/validation.csv" for setup, replicate in training_runs()
+        ],
     output:
         png=report(
             "results/{experiment}/figures/training.png",
             caption="../report/training.rst",
             category="Training",
-            labels={"figure": "loss over iterations"},
+            labels={"figure": "losses and validations"},
         ),
         svg="results/{experiment}/figures/training.svg",
     log:
@@ -66,6 +69,38 @@ rule plot_training:
         "drawing the training curves"
     script:
         "../scripts/plot_training.py"
+
+
+rule plot_augmentations:
+    input:
+        volume=volume_of_region,
+    output:
+        png=report(
+            "results/{experiment}/figures/augmentations_{region}.png",
+            caption="../report/augmentations.rst",
+            category="Training",
+            labels={"figure": "augmentations of {region}"},
+        ),
+        svg="results/{experiment}/figures/augmentations_{region}.svg",
+    log:
+        "results/{experiment}/logs/plot_augmentations/{region}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/plot_augmentations/{region}.tsv"
+    wildcard_constraints:
+        region=one_of(TRAIN_REGIONS),
+    conda:
+        "../../envs/evaluate.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        code=code_of("plot_augmentations.py"),
+        roi=roi_of_region,
+    message:
+        "drawing the augmentations of {wildcards.region}"
+    script:
+        "../scripts/plot_augmentations.py"
 
 
 rule plot_targets:
@@ -290,7 +325,6 @@ rule plot_compute:
         code=code_of("plot_compute.py"),
         setups=list(cfg["setups"]),
         chains=chains_of_networks(),
-        block_shape=cfg["prediction"]["block_shape"],
         voxels=voxels_predicted(),
     message:
         "drawing quality against compute"
@@ -337,6 +371,7 @@ rule summary:
         voi="results/{experiment}/figures/voi_curves.png",
         bars="results/{experiment}/figures/comparison.png",
         training="results/{experiment}/figures/training.png",
+        augmentations=f"results/{EXPERIMENT}/figures/augmentations_{TRAIN_REGIONS[0]}.png",
         targets=f"results/{EXPERIMENT}/figures/targets_{TRAIN_REGIONS[0]}.png",
         times="results/{experiment}/figures/resources.png",
         sizes="results/{experiment}/figures/sizes.png",

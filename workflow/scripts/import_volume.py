@@ -12,5 +12,12 @@ with job(snakemake):
     check_pair(raw, labels, f"volume {name!r}")
     if list(raw.shape) != list(params.shape):
         raise UserError(f"volumes.{name}.shape is {list(params.shape)}, but the files hold {list(raw.shape)} voxels")
-    for part, data in (("raw", raw), ("labels", labels)):
+    parts = {"raw": raw, "labels": labels}
+    if params.mask is not None:
+        mask = read_source(**params.mask) != 0
+        check_pair(raw, mask, f"volume {name!r}", second="mask")
+        # Where nobody looked for objects there is no label.
+        labels[~mask] = 0
+        parts["mask"] = mask.astype("uint8")
+    for part, data in parts.items():
         write_volume(snakemake.output[0], part, Volume(data, tuple(params.voxel_size)))

@@ -17,13 +17,11 @@ with job(snakemake):
     table = table.astype({"replicate": int})
 
     def network_pass(link):
-        settings, heads = NetworkSettings(**link["network"]), link["head_channels"]
-        # As `lsdflow.setups.SetupNetwork` builds it.
-        widened = max(settings.num_fmaps, heads + 1) if link["is_wide"] else None
-        return NetworkPass(settings, link["input_shape"], link["in_channels"], heads, widened)
+        settings, channels = NetworkSettings(**link["network"]), (link["in_channels"], link["head_channels"])
+        return NetworkPass(settings, link["input_shape"], *channels, link["num_fmaps_out"])
 
     def operations(setup):
-        return flop_per_voxel([network_pass(link) for link in params.chains[setup]], params.block_shape)
+        return sum(flop_per_voxel([network_pass(link)], link["block_shape"]) for link in params.chains[setup])
 
     flop = {setup: operations(setup) for setup in table["row"].unique()}
     table["flop_per_voxel"] = table["row"].map(flop)

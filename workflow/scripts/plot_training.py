@@ -1,4 +1,4 @@
-"""Draw the loss of all trainings."""
+"""Draw the losses and validations of all trainings."""
 
 from pathlib import Path
 
@@ -9,7 +9,11 @@ from lsdflow.figures.training import training_curves
 from lsdflow_job import job
 
 with job(snakemake):
-    runs = [tuple(run) for run in snakemake.params.runs]
-    logs = {run: pd.read_csv(path) for run, path in zip(runs, snakemake.input, strict=True)}
-    figure = training_curves(logs, style.Palette(snakemake.params.setups))
+    params, files = snakemake.params, snakemake.input
+    runs = [tuple(run) for run in params.runs]
+    logs, validations = (
+        {run: pd.read_csv(path) for run, path in zip(runs, paths, strict=True)}
+        for paths in (files.logs, files.validations)
+    )
+    figure = training_curves(logs, style.Palette(params.setups), validations)
     style.save(figure, Path(snakemake.output.png).with_suffix(""))

@@ -53,7 +53,18 @@ with job(snakemake):
             "Operations are counted from the networks; speed is that of the predict jobs, which ran side by side.",
             files.compute,
         ),
-        ("Training", "Loss over iterations.", files.training),
+        (
+            "Training",
+            "Loss over iterations, at the end marked; of networks that were validated, the VOI sum on a piece of the "
+            "validation region, marked where it is least: that network is kept.",
+            files.training,
+        ),
+        (
+            "Augmentations",
+            "What each of them makes of the centre of the first train region, whether this experiment uses it or not, "
+            "at strengths that can be seen, not its own. Colours and outlines: the labels, which move with the image.",
+            files.augmentations,
+        ),
         (
             "Local shape descriptors",
             "What networks with the output lsds learn, in the middle section of the first train region.",
