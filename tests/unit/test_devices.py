@@ -33,6 +33,7 @@ def gpus(monkeypatch):
     def show(*ids):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: len(ids))
+        monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=ids[index]))
 
     return show
@@ -155,6 +156,7 @@ import torch
 tempfile.tempdir = sys.argv[1]
 torch.cuda.is_available = lambda: True
 torch.cuda.device_count = lambda: 2
+torch.cuda.set_device = lambda index: None
 torch.cuda.get_device_properties = lambda index: SimpleNamespace(uuid="ab"[index])
 from lsdflow.devices import acquire_device
 print(acquire_device(1, 1).index, flush=True)

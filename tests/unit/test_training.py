@@ -12,11 +12,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lsdflow import training
-from lsdflow.checkpoints import build_pipeline, load_network, load_pipeline, save_torch, to_device
+from lsdflow.checkpoints import build_pipeline, load_network, load_pipeline, save_torch, to_device, what_made
 from lsdflow.errors import UserError
 from lsdflow.networks import NetworkSettings
 from lsdflow.sampling import CropSampler, TrainingVolume
-from lsdflow.setups import MalisSettings, Setup
+from lsdflow.setups import MalisSettings, Setup, SetupNetwork
 from lsdflow.training import TrainingSettings, losses_of, seed_everything, train
 from lsdflow.training_log import LOG_COLUMNS, VALIDATION_COLUMNS
 from lsdflow.volumes import Roi, Volume
@@ -346,8 +346,20 @@ def test_checkpoint_of_another_network_is_refused(uninterrupted):
 @pytest.mark.parametrize(("outputs", "offsets"), [(("affinities", "lsds"), NEAREST * 2), (("lsds",), NEAREST)])
 def test_checkpoint_of_other_outputs_is_refused(uninterrupted, outputs, offsets):
     other = Setup("mtlsd", ("raw",), outputs, VALID, offsets)
-    with pytest.raises(UserError, match=r"holds other inputs or outputs than setup 'mtlsd' has \(\w+.*there, .*here\)"):
+    with pytest.raises(
+        UserError, match=r"another network than setup .* asks for \(.*(outputs|offsets) .* there"
+    ):
         load_pipeline(other, {"mtlsd": other}, {"mtlsd": uninterrupted / "checkpoint.pt"})
+
+
+def test_checkpoint_that_saw_fewer_channels_is_refused(tmp_path):
+    second = Setup("second", ("first.affinities",), ("affinities",), PADDED, NEAREST)
+    first = {n: Setup("first", ("raw",), ("affinities",), PADDED, NEAREST * n) for n in (1, 2)}
+    network = SetupNetwork(second, 3)
+    torch.save({**what_made(second), "weights": network.state_dict()}, tmp_path / "checkpoint.pt")
+    assert load_network(second, {"first": first[1]}, tmp_path / "checkpoint.pt")
+    with pytest.raises(UserError, match=r"other inputs or outputs than setup 'second' has \(.*there, .* here\)"):
+        load_network(second, {"first": first[2]}, tmp_path / "checkpoint.pt")
 
 
 def test_network_alone_is_that_of_the_pipeline(tmp_path):

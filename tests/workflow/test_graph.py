@@ -120,12 +120,12 @@ def test_every_result_folder_says_what_made_it(finished):
 
 
 def folders_of_results(folder: Path) -> set[Path]:
-    """The folders that hold files or Zarr stores, but for logs, measurements and what lies in a store."""
+    """The folders that hold files or Zarr stores, but for logs, pictures on the way, measurements and insides of stores."""
     found = set()
     for part in ("results", "resources"):
         for path in (folder / part).rglob("*"):
             inside = path.relative_to(folder)
-            skipped = {"logs", "benchmarks", "provenance", "events"} & set(inside.parts)
+            skipped = {"logs", "benchmarks", "provenance", "events", "snapshots"} & set(inside.parts)
             if skipped or any(parent.suffix == ".zarr" for parent in inside.parents):
                 continue
             # The lists that jobs leave lie one level below the results they belong to, as do their records.
