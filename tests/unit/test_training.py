@@ -346,9 +346,7 @@ def test_checkpoint_of_another_network_is_refused(uninterrupted):
 @pytest.mark.parametrize(("outputs", "offsets"), [(("affinities", "lsds"), NEAREST * 2), (("lsds",), NEAREST)])
 def test_checkpoint_of_other_outputs_is_refused(uninterrupted, outputs, offsets):
     other = Setup("mtlsd", ("raw",), outputs, VALID, offsets)
-    with pytest.raises(
-        UserError, match=r"another network than setup .* asks for \(.*(outputs|offsets) .* there"
-    ):
+    with pytest.raises(UserError, match=r"another network than setup .* asks for \(.*(outputs|offsets) .* there"):
         load_pipeline(other, {"mtlsd": other}, {"mtlsd": uninterrupted / "checkpoint.pt"})
 
 
