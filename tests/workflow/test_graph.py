@@ -120,7 +120,7 @@ def test_every_result_folder_says_what_made_it(finished):
 
 
 def folders_of_results(folder: Path) -> set[Path]:
-    """Folders that hold files or Zarr stores; not those of logs, measurements and pictures on the way, nor in stores."""
+    """Folders that hold files or Zarr stores; not those of logs, measurements and pictures, nor those inside stores."""
     found = set()
     for part in ("results", "resources"):
         for path in (folder / part).rglob("*"):
