@@ -24,6 +24,8 @@ SHARED = WORKFLOW / "scripts" / "lsdflow_job.py"
 # Packages whose name is not that of the module, and one that a module of another package asks for.
 PACKAGES = {"skimage": "scikit-image", "yaml": "pyyaml", "bioimage_cpp": "bioimage-cpp"}
 ASKED_FOR = {"torch.utils.tensorboard": "tensorboard"}
+# What a module of this project imports by name, out of sight of `code_hash`.
+BY_NAME = {"validation.py": ("prediction.py", "quick_scores.py")}
 
 
 def scripts_by_environment() -> dict[str, set[Path]]:
@@ -44,7 +46,11 @@ SCRIPTS = scripts_by_environment()
 
 def modules_of(script: Path) -> set[Path]:
     """The files of this project that a script runs."""
-    return {script, SHARED} | imported_modules(script) | imported_modules(SHARED)
+    files = {script, SHARED} | imported_modules(script) | imported_modules(SHARED)
+    for module in {name for file in files for name in BY_NAME.get(file.name, ())}:
+        path = WORKFLOW / "lsdflow" / module
+        files |= {path} | imported_modules(path)
+    return files
 
 
 def imports(file: Path) -> set[str]:

@@ -7,6 +7,7 @@ auto-context variant is a line of configuration.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,7 +117,8 @@ class SetupNetwork(nn.Module):
         """Predictions in [0, 1] per output, each ``(batch, channels, z, y, x)``."""
         features = self.body(x)
         # In full precision: half of it tells values near 1 apart too coarsely for a loss, or for uint8.
-        with torch.autocast(features.device.type, enabled=False):
+        kind = features.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             features = features.float()
             return {output: torch.sigmoid(head(features)) for output, head in self.heads.items()}
 

@@ -18,6 +18,8 @@ with job(snakemake):
         check_pair(raw, mask, f"volume {name!r}", second="mask")
         # Where nobody looked for objects there is no label.
         labels[~mask] = 0
+        if not labels.any():
+            raise UserError(f"no label of volume {name!r} lies inside its mask: check the mask")
         parts["mask"] = mask.astype("uint8")
     for part, data in parts.items():
         write_volume(snakemake.output[0], part, Volume(data, tuple(params.voxel_size)))
