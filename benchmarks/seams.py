@@ -25,16 +25,15 @@ from lsdflow.volumes import Volume, open_volume
 
 BLOCK = 64
 CONTEXTS = (4, 8, 16)
-NEAREST = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 SHOWN = 72  # voxels along an edge of the figure's sections
 
 
 def load(path: str) -> tuple[SetupNetwork, NetworkSettings]:
-    """The network of a checkpoint, whose outputs are read off its weights."""
+    """The network of a checkpoint, which says itself what it is."""
     content = torch.load(path, map_location="cpu", weights_only=True)
     settings = NetworkSettings(**content["network"])
-    outputs = tuple(name for name in ("affinities", "lsds") if f"heads.{name}.weight" in content["weights"])
-    setup = Setup("seams", ("raw",), outputs, settings, NEAREST)
+    offsets = tuple(tuple(offset) for offset in content["offsets"])
+    setup = Setup("seams", tuple(content["inputs"]), tuple(content["outputs"]), settings, offsets)
     network = SetupNetwork(setup, 1)
     load_weights(network, setup, path)
     return network.to(memory_format=torch.channels_last_3d), settings
