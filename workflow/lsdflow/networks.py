@@ -20,7 +20,7 @@ __all__ = ["NETWORKS", "CicekUNet", "NetworkSettings", "ResidualUNet", "UNet", "
 
 
 def crop(features: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """The centre of ``features``, spatially cut to ``shape``."""
+    """The centre of ``features`` ``(batch, channels, z, y, x)``, or of such an array, spatially cut to ``shape``."""
     begin = [(n - m) // 2 for n, m in zip(features.shape[2:], shape, strict=True)]
     box = tuple(slice(b, b + m) for b, m in zip(begin, shape, strict=True))
     return features[(slice(None), slice(None), *box)]

@@ -67,3 +67,9 @@ class Roi:
 
     def __str__(self) -> str:
         return ", ".join(f"{a} {b}–{e}" for a, b, e in zip(AXES, self.begin, self.end, strict=True))
+
+
+def as_roi(box: list[list[int]]) -> Roi:
+    """A box from the ``[begin, end]`` that rules pass."""
+    begin, end = box
+    return Roi(tuple(begin), tuple(end))

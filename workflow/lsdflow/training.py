@@ -35,8 +35,6 @@ from lsdflow.setups import Pipeline, Setup
 from lsdflow.training_log import TrainingLog, batch_picture
 from lsdflow.validation import Validator
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -88,7 +86,7 @@ class TrainingSettings:
     def dtype(self, device: torch.device) -> torch.dtype:
         """The precision of the arithmetic on ``device``."""
         if self.precision != "auto":
-            return PRECISIONS[self.precision]
+            return getattr(torch, self.precision)
         return torch.bfloat16 if computes_bfloat16(device) else torch.float32
 
 
@@ -127,12 +125,9 @@ def losses_of(
 
 def _malis(setup: Setup, prediction: torch.Tensor, batch: Batch) -> torch.Tensor:
     shape = [min(s, n) for s, n in zip(setup.malis.shape, prediction.shape[2:], strict=True)]
-    begin = [(n - m) // 2 for n, m in zip(prediction.shape[2:], shape, strict=True)]
-    box = tuple(slice(b, b + m) for b, m in zip(begin, shape, strict=True))
-    known = batch.weights["affinities"][(..., *box)] != 0
-    return malis_loss(
-        crop(prediction, shape), batch.labels[(..., *box)], known, setup.offsets, relabel=setup.malis.relabel
-    )
+    known = crop(batch.weights["affinities"], shape) != 0
+    labels = crop(batch.labels[:, None], shape)[:, 0]
+    return malis_loss(crop(prediction, shape), labels, known, setup.offsets, relabel=setup.malis.relabel)
 
 
 def train(

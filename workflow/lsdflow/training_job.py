@@ -25,7 +25,7 @@ from torch import distributed
 from lsdflow.checkpoints import build_pipeline, to_device
 from lsdflow.devices import acquire_device
 from lsdflow.errors import UserError
-from lsdflow.roi import Roi
+from lsdflow.roi import as_roi
 from lsdflow.sampling import Augmentation, CropSampler, TargetSettings, TrainingVolume, in_memory
 from lsdflow.setups import Pipeline, setup_from
 from lsdflow.training import TrainingSettings, losses_of, seed_everything, train
@@ -154,18 +154,13 @@ def _is_first() -> bool:
     return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
-def _roi(box: list[list[int]]) -> Roi:
-    begin, end = box
-    return Roi(tuple(begin), tuple(end))
-
-
 def has_mask(store: str) -> bool:
     """Whether a volume was imported with a mask."""
     return (Path(store) / "mask").is_dir()
 
 
 def _volume(region: Mapping[str, Any]) -> TrainingVolume:
-    raw, roi, targets = open_volume(region["volume"], "raw"), _roi(region["roi"]), region["targets"]
+    raw, roi, targets = open_volume(region["volume"], "raw"), as_roi(region["roi"]), region["targets"]
     return TrainingVolume(
         raw=in_memory(raw),
         labels=open_volume(region["volume"], "labels").cut(roi),
@@ -182,7 +177,7 @@ def _validator(
 ) -> Validator:
     path = job.validation["volume"]
     raw, labels = open_volume(path, "raw"), open_volume(path, "labels")
-    box = centre_of(_roi(job.validation["roi"]), shape)
+    box = centre_of(as_roi(job.validation["roi"]), shape)
     if not labels.read(box).any():
         raise UserError(
             f"the centre of split.validation, {list(box.shape)} voxels, has no label: take a larger "

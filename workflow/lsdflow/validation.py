@@ -14,7 +14,7 @@ from lsdflow.lsd import local_shape_descriptors
 from lsdflow.network_shapes import NetworkSettings, Shape
 from lsdflow.roi import Roi
 from lsdflow.sampling import Batch, TargetSettings
-from lsdflow.setups import Pipeline, Setup
+from lsdflow.setups import Pipeline, Setup, quantise
 from lsdflow.volumes import Volume
 
 # Voxels around a block of a padded network, at least: fewer leave seams, more are no better.
@@ -122,7 +122,7 @@ class Validator:
         losses = self.loss({name: torch.from_numpy(values)[None] for name, values in found.items()}, self.batch)
         scores = {"loss": float(sum(setup.loss_weights.get(name, 1.0) * value for name, value in losses.items()))}
         if "affinities" in found:
-            stored = (found["affinities"][:3] * 255).astype(np.uint8)
+            stored = quantise(torch.from_numpy(found["affinities"][:3])).numpy()
             sections, size = self.in_sections, self.raw.voxel_size
             scores |= scoring.best_voi(stored, self.truth, in_sections=sections, voxel_size=size)
         return scores

@@ -8,8 +8,9 @@ import zarr
 
 from lsdflow.blocks import BlockGrid
 from lsdflow.errors import UserError
+from lsdflow.roi import as_roi
 from lsdflow.volumes import create_volume, open_volume
-from lsdflow_job import as_roi, job
+from lsdflow_job import job
 
 with job(snakemake):
     params, files = snakemake.params, snakemake.input

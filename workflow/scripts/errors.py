@@ -5,8 +5,9 @@ import pandas as pd
 from lsdflow.blocks import BlockGrid
 from lsdflow.metrics.contingency import ContingencyTable, contingency_table
 from lsdflow.metrics.errors import COLUMNS, error_rows, locate, worst_errors
+from lsdflow.roi import as_roi
 from lsdflow.volumes import open_volume
-from lsdflow_job import as_roi, job
+from lsdflow_job import job
 
 with job(snakemake):
     params, files, roi = snakemake.params, snakemake.input, as_roi(snakemake.params.roi)

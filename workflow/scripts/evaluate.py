@@ -8,8 +8,9 @@ from lsdflow.agglomeration import MergeTree
 from lsdflow.blocks import BlockGrid
 from lsdflow.metrics.contingency import ContingencyTable, contingency_table
 from lsdflow.metrics.scores import overlap_scores
+from lsdflow.roi import as_roi
 from lsdflow.volumes import open_volume
-from lsdflow_job import as_roi, job
+from lsdflow_job import job
 
 with job(snakemake):
     params, roi = snakemake.params, as_roi(snakemake.params.roi)

@@ -6,8 +6,9 @@ import numpy as np
 
 from lsdflow.blocks import BlockGrid, DoneBlocks, run_blocks
 from lsdflow.fragments import global_ids, watershed_fragments
+from lsdflow.roi import as_roi
 from lsdflow.volumes import Roi, open_volume
-from lsdflow_job import as_roi, chunk_of, job, params_hash, region_of, write_json
+from lsdflow_job import chunk_of, job, params_hash, region_of, write_json
 
 with job(snakemake):
     params = snakemake.params

@@ -14,7 +14,8 @@ from typing import Any
 
 from lsdflow.errors import UserError
 from lsdflow.provenance import file_hash, provenance, settings_hash, write_provenance
-from lsdflow.volumes import Roi, Volume, open_volume
+from lsdflow.roi import Roi
+from lsdflow.volumes import Volume, open_volume
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # What torch says when it cannot write: its errors do not tell the cause.
@@ -94,12 +95,6 @@ def _identity(path: Path) -> str:
         return file_hash(path)
     files = ((file, file.stat()) for file in sorted(path.rglob("*")) if file.is_file())
     return settings_hash([[str(file.relative_to(path)), stat.st_size, stat.st_mtime_ns] for file, stat in files])
-
-
-def as_roi(box: list[list[int]]) -> Roi:
-    """A box from the ``[begin, end]`` that rules pass."""
-    begin, end = box
-    return Roi(tuple(begin), tuple(end))
 
 
 def region_of(path: str, name: str, roi: Roi, raw_path: str) -> tuple[Volume, Roi]:

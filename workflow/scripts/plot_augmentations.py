@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from lsdflow.figures.augmentations import example_panels, plot_augmentations
+from lsdflow.roi import as_roi
 from lsdflow.volumes import open_volume
-from lsdflow_job import as_roi, job
+from lsdflow_job import job
 
 with job(snakemake):
     raw, labels = (open_volume(snakemake.input.volume, name) for name in ("raw", "labels"))

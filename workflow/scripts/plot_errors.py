@@ -4,8 +4,9 @@ import pandas as pd
 
 from lsdflow.figures import style
 from lsdflow.figures.errors import Surroundings, error_panel, surrounding_box
+from lsdflow.roi import as_roi
 from lsdflow.volumes import AXES, open_volume
-from lsdflow_job import as_roi, job
+from lsdflow_job import job
 
 # Of each kind: all of them would make a very long figure.
 SHOWN = 3

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from lsdflow.figures import style
 from lsdflow.figures.panels import panel
+from lsdflow.roi import as_roi
 from lsdflow.volumes import Roi, open_volume
-from lsdflow_job import as_roi, job
+from lsdflow_job import job
 
 # A picture of more voxels shows nothing more; a volume may have any number of them.
 LARGEST = (128, 512, 512)

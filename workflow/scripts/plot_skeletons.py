@@ -4,8 +4,9 @@ from lsdflow.figures import style
 from lsdflow.figures.skeletons import skeleton_panel
 from lsdflow.metrics.run_length import crop_skeletons
 from lsdflow.metrics.skeletons import load_skeletons, skeleton_arrays
+from lsdflow.roi import as_roi
 from lsdflow.volumes import Roi, open_volume
-from lsdflow_job import as_roi, job
+from lsdflow_job import job
 
 # Of larger regions the middle is shown.
 LARGEST = (128, 512, 512)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from lsdflow.figures import style
 from lsdflow.figures.descriptors import descriptor_panel
+from lsdflow.roi import as_roi
 from lsdflow.volumes import Roi, open_volume
-from lsdflow_job import as_roi, job
+from lsdflow_job import job
 
 # The section is shown at this size, or smaller: more voxels would show less.
 LARGEST_YX = 256

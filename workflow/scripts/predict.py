@@ -9,10 +9,11 @@ from lsdflow.checkpoints import load_network
 from lsdflow.devices import acquire_device
 from lsdflow.network_inputs import NetworkInput, inputs_of
 from lsdflow.prediction import BlockPredictor, predict_blocks
+from lsdflow.roi import as_roi
 from lsdflow.setups import setup_from
 from lsdflow.symmetrised import symmetries_of
 from lsdflow.volumes import open_volume
-from lsdflow_job import as_roi, chunk_of, job, params_hash, write_json
+from lsdflow_job import chunk_of, job, params_hash, write_json
 
 with job(snakemake) as notes:
     params, name, resources = snakemake.params, snakemake.wildcards.setup, snakemake.resources

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from lsdflow.blocks import BlockGrid, DoneBlocks, run_blocks
 from lsdflow.reference import grey_range, image_affinities
+from lsdflow.roi import as_roi
 from lsdflow.volumes import open_volume
-from lsdflow_job import as_roi, chunk_of, job, params_hash, write_json
+from lsdflow_job import chunk_of, job, params_hash, write_json
 
 with job(snakemake):
     params = snakemake.params

@@ -5,8 +5,9 @@ from pathlib import Path
 from lsdflow.blocks import BlockGrid
 from lsdflow.progress import Progress
 from lsdflow.region_graph import merge_region_graphs, region_graph
+from lsdflow.roi import as_roi
 from lsdflow.volumes import Roi, open_volume
-from lsdflow_job import as_roi, chunk_of, job, region_of
+from lsdflow_job import chunk_of, job, region_of
 
 with job(snakemake):
     params = snakemake.params

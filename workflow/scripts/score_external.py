@@ -7,8 +7,9 @@ from lsdflow.metrics.contingency import ContingencyTable, contingency_table
 from lsdflow.metrics.run_length import run_length_columns
 from lsdflow.metrics.scores import overlap_scores
 from lsdflow.metrics.skeletons import labels_at_nodes, load_skeletons, skeleton_arrays
+from lsdflow.roi import as_roi
 from lsdflow.volumes import open_volume
-from lsdflow_job import as_roi, job
+from lsdflow_job import job
 
 with job(snakemake):
     params, files = snakemake.params, snakemake.input

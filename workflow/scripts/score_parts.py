@@ -7,8 +7,9 @@ from lsdflow.metrics.block_tables import BlockTables, units_of_grid
 from lsdflow.metrics.contingency import contingency_table
 from lsdflow.metrics.run_length import run_length_by_component
 from lsdflow.metrics.skeletons import labels_at_nodes, load_skeletons
+from lsdflow.roi import as_roi
 from lsdflow.volumes import open_volume
-from lsdflow_job import as_roi, job
+from lsdflow_job import job
 
 with job(snakemake):
     params, files, roi = snakemake.params, snakemake.input, as_roi(snakemake.params.roi)

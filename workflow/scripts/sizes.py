@@ -14,8 +14,9 @@ from lsdflow.metrics.min_cut import min_cut_metric
 from lsdflow.metrics.run_length import crop_skeletons, run_length_columns
 from lsdflow.metrics.skeletons import labels_at_nodes, load_skeletons, skeleton_arrays
 from lsdflow.metrics.voi import voi_from_table
+from lsdflow.roi import as_roi
 from lsdflow.volumes import Roi, open_volume
-from lsdflow_job import as_roi, job
+from lsdflow_job import job
 
 with job(snakemake):
     params, files, roi = snakemake.params, snakemake.input, as_roi(snakemake.params.roi)

@@ -3,8 +3,9 @@
 from lsdflow.metrics.run_length import crop_skeletons, drop_short
 from lsdflow.metrics.skeleton_files import check_inside, read_skeletons
 from lsdflow.metrics.skeletons import save_skeletons, skeletonize
+from lsdflow.roi import as_roi
 from lsdflow.volumes import open_volume
-from lsdflow_job import as_roi, job
+from lsdflow_job import job
 
 with job(snakemake):
     params, roi = snakemake.params, as_roi(snakemake.params.roi)
