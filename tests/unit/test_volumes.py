@@ -90,8 +90,9 @@ def test_shards_and_chunks(tmp_path, shape, shard, expected_shard, expected_chun
     inner = codec["configuration"]["chunk_shape"]
     assert expected_chunk in (None, inner)
     assert all(s % c == 0 for s, c in zip(expected_shard, inner, strict=True))
-    (compressor,) = [c for c in codec["configuration"]["codecs"] if c["name"] == "blosc"]
-    assert compressor["configuration"]["cname"] == "zstd"
+    _, compressor, checksum = codec["configuration"]["codecs"]
+    assert (compressor["name"], compressor["configuration"]["cname"]) == ("blosc", "zstd")
+    assert checksum["name"] == "crc32c"
 
 
 def test_an_empty_volume_takes_no_files_but_its_metadata(tmp_path):
@@ -157,6 +158,42 @@ def test_the_offset_is_the_corner_and_the_metadata_the_centre_of_the_first_voxel
     (dataset,) = group["attributes"]["ome"]["multiscales"][0]["datasets"]
     assert dataset["coordinateTransformations"][1]["translation"] == [5, 2, 4]
     assert open_volume(tmp_path / "a.zarr", "a").offset == (0, 0, 0)
+
+
+def test_levels_have_the_place_of_the_voxels_that_they_span(tmp_path):
+    create_volume(
+        tmp_path / "a.zarr",
+        "a",
+        shape=(3, 50, 200, 200),
+        dtype="uint8",
+        voxel_size=(40, 10, 10),
+        offset=(80, 0, -8),
+        pyramid="mean",
+    )
+    group, _ = metadata(tmp_path / "a.zarr", "a")
+    (image,) = group["attributes"]["ome"]["multiscales"]
+    assert image["type"] == "mean"
+    assert image["metadata"] == {"method": "lsdflow.pyramids.mean"}
+    # Voxels of 40, 10, 10 nm, then twice and four times as large in y and x; their corners stay, their centres move.
+    expected = [([40, 10, 10], [100, 5, -3]), ([40, 20, 20], [100, 10, 2]), ([40, 40, 40], [100, 20, 12])]
+    for level, (dataset, (scale, centre)) in enumerate(zip(image["datasets"], expected, strict=True)):
+        assert dataset["path"] == str(level)
+        assert dataset["coordinateTransformations"] == [
+            {"type": "scale", "scale": [1, *scale]},
+            {"type": "translation", "translation": [0, *centre]},
+        ]
+        array = json.loads((tmp_path / "a.zarr/a" / str(level) / "zarr.json").read_text())
+        assert array["shape"] == [3, 50, 200 // 2**level, 200 // 2**level]
+        assert array["dimension_names"] == ["c", "z", "y", "x"]
+    volume = open_volume(tmp_path / "a.zarr", "a")
+    assert (volume.voxel_size, volume.offset) == ((40, 10, 10), (80, 0, -8))
+    assert volume.pyramid.factors == ((1, 2, 2), (1, 4, 4))
+
+
+def test_there_is_one_level_unless_more_are_asked_for(tmp_path):
+    create_volume(tmp_path / "a.zarr", "a", shape=(200, 200, 200), dtype="uint8", voxel_size=(8, 8, 8))
+    assert open_volume(tmp_path / "a.zarr", "a").pyramid is None
+    assert sorted(folder.name for folder in (tmp_path / "a.zarr/a").iterdir()) == ["0", "zarr.json"]
 
 
 def test_more_attributes_are_kept_beside_the_ome_metadata(tmp_path):

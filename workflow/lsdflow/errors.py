@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Command-line entry points print the message without a traceback.
     """
+
+
+class DamagedError(UserError):
+    """Stored data that were cut off or changed since they were written: they have to be made again."""

@@ -13,4 +13,5 @@ with job(snakemake):
         raise UserError(f"external_segmentations.{name} has {labels.shape} voxels, but its volume {raw.shape_zyx}")
     if params.fill_background:
         labels = fill_background(labels, raw.voxel_size)
-    write_volume(snakemake.output[0], "segmentation", Volume(labels, raw.voxel_size, raw.offset))
+    segmentation = Volume(labels, raw.voxel_size, raw.offset)
+    write_volume(snakemake.output[0], "segmentation", segmentation, pyramid="majority")

@@ -22,4 +22,5 @@ with job(snakemake):
             raise UserError(f"no label of volume {name!r} lies inside its mask: check the mask")
         parts["mask"] = mask.astype("uint8")
     for part, data in parts.items():
-        write_volume(snakemake.output[0], part, Volume(data, tuple(params.voxel_size)))
+        pyramid = "mean" if part == "raw" else "majority"
+        write_volume(snakemake.output[0], part, Volume(data, tuple(params.voxel_size)), pyramid=pyramid)

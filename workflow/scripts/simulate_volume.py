@@ -8,4 +8,5 @@ with job(snakemake):
     params = snakemake.params
     raw, labels = simulate_neuropil(params.shape, voxel_size=params.voxel_size, **params.simulate)
     for part, data in (("raw", raw), ("labels", labels)):
-        write_volume(snakemake.output[0], part, Volume(data, tuple(params.voxel_size)))
+        pyramid = "mean" if part == "raw" else "majority"
+        write_volume(snakemake.output[0], part, Volume(data, tuple(params.voxel_size)), pyramid=pyramid)
