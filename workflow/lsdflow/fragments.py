@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from bioimage_cpp.distance import distance_transform
-from bioimage_cpp.segmentation import watershed
 from scipy import ndimage
 
 from lsdflow.errors import UserError
+from lsdflow.watershed import Basins, flood
 
 # The nearest-neighbour channels come first: offsets [-1, 0, 0], [0, -1, 0], [0, 0, -1].
 NEAREST = 3
@@ -46,6 +48,44 @@ def check_affinities(affinities: npt.NDArray, channels: int = NEAREST) -> npt.ND
     return affinities.astype(np.float32, copy=False)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where an array lies in a larger volume.
+
+    Attributes
+    ----------
+    begin : z y x
+        The array's first voxel, in voxels of the volume.
+    volume_shape : z y x
+
+    Raises
+    ------
+    UserError
+        If the volume has more voxels than there are ids.
+    """
+
+    begin: tuple[int, int, int]
+    volume_shape: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        if math.prod(self.volume_shape) > MAXIMUM_ID:
+            raise UserError(
+                f"fragment ids of a volume of {self.volume_shape} voxels would exceed {MAXIMUM_ID}, the largest of "
+                "uint64: segment it in several regions"
+            )
+
+    def ids(self, indices: npt.NDArray[np.integer], shape: Sequence[int]) -> npt.NDArray[np.uint64]:
+        """Ids of the voxels ``indices`` of an array of ``shape``: the index in the whole volume, and 1.
+
+        No two voxels of a volume share one, and none is 0: jobs name fragments by a voxel of theirs, with no counter
+        between them.
+        """
+        ids = np.zeros(np.shape(indices), np.uint64)
+        for along, begin, n in zip(np.unravel_index(indices, shape), self.begin, self.volume_shape, strict=True):
+            ids = ids * np.uint64(n) + (along + begin).astype(np.uint64)
+        return ids + np.uint64(1)
+
+
 def watershed_fragments(
     affinities: npt.NDArray,
     *,
@@ -54,17 +94,21 @@ def watershed_fragments(
     minimum_seed_distance: int | Sequence[int] = 10,
     in_sections: bool = False,
     minimum_size: int = 0,
+    minimum_affinity: float = 0,
     channels: int = NEAREST,
     voxel_size: Sequence[float] | None = None,
+    place: Place | None = None,
 ) -> npt.NDArray[np.uint64]:
     """Over-segment a volume: flood from the voxels that are farthest from a boundary.
 
     Voxels whose mean affinity is above ``threshold`` are inside a neuron. Where their Euclidean distance to the
     outside is largest within a window is a seed, and seeds flood the inverted distance, over the boundaries too, until
-    every voxel of the mask has a fragment. That is ``lsd.post.fragments`` of the LSD paper's code, with three
-    differences: the window is odd, hence symmetric; only the channels of nearest neighbours enter the mean; and what
-    is flooded continues outside by the distance to the inside, less the mean affinity around the voxel, so that
-    fragments meet in the middle of a boundary and not where the order of a queue happens to put them.
+    every voxel of the mask has a fragment. That is ``lsd.post.fragments`` of the LSD paper's code, with these
+    differences: the window is odd, hence symmetric; only the channels of nearest neighbours enter the mean; of equal
+    distances the one with the higher affinities around it is larger; an inside without a seed gets one, where it would
+    be flooded from another neuron; and what is flooded continues outside by the distance to the inside, so that
+    fragments meet in the middle of a boundary and not where the order of a queue happens to put them. An outside that
+    is wider than the window has fragments of its own.
 
     Parameters
     ----------
@@ -77,15 +121,19 @@ def watershed_fragments(
         Edge length of the window in which a seed must have the largest distance; even numbers are rounded up.
     in_sections : work in every z section by itself, on the affinities along y and x: for thick sections.
     minimum_size : voxels
-        Smaller fragments give their voxels to their neighbours; one without a neighbour stays.
+        Smaller fragments join a neighbour; one without a neighbour stays.
+    minimum_affinity : of a fragment
+        Fragments with a lower mean affinity are taken away (0): what lies outside of all neurons.
     channels : how many of the first channels are averaged; of no concern in sections.
     voxel_size : z y x, optional
         Distances are measured in voxels of this shape (any unit); cubic by default.
+    place : where the array lies in a larger volume, optional
+        Ids are then those of that volume (`Place.ids`), the same from every block that sees enough of a fragment.
 
     Returns
     -------
     uint64 (z, y, x)
-        Ids 1 to n without gaps; 0 outside the mask only.
+        Ids 1 to n without gaps (but for ``place``); 0 outside the mask, or where a fragment was taken away.
 
     Raises
     ------
@@ -96,13 +144,11 @@ def watershed_fragments(
     inside = check_affinities(affinities, max(channels, NEAREST))
     inside = inside[1:NEAREST] if in_sections else inside[:channels]
     shape = inside.shape[1:]
-    if mask is not None:
-        mask = np.asarray(mask).astype(bool)
-        if mask.shape != shape:
-            raise UserError(f"the mask must have the shape of the affinities, {shape}, not {mask.shape}")
-    if not 0 <= threshold <= 1:
-        raise UserError(f"the threshold of the mean affinity must be in 0–1, not {threshold}")
-    window = tuple(int(n) | 1 for n in _three(minimum_seed_distance, "minimum_seed_distance"))
+    mask = check_mask(mask, shape)
+    for name, value in (("threshold", threshold), ("minimum_affinity", minimum_affinity)):
+        if not 0 <= value <= 1:
+            raise UserError(f"{name}, a mean affinity, must be in 0–1, not {value}")
+    reach = tuple(int(n) // 2 for n in _three(minimum_seed_distance, "minimum_seed_distance"))
     sampling = _three(1.0 if voxel_size is None else voxel_size, "voxel_size")
     # In lengths of the finest axis, distances keep their meaning beside the affinities (0–1) that break ties.
     sampling = tuple(s / min(sampling[1:] if in_sections else sampling) for s in sampling)
@@ -110,56 +156,32 @@ def watershed_fragments(
     mean = inside.mean(axis=0, dtype=np.float32)
     if inside.dtype == np.uint8:
         mean /= 255
-    if not in_sections:
-        return _flood(mean, mask, threshold, window, sampling, minimum_size)
-    fragments = np.zeros(shape, np.uint64)
-    n_before = 0
-    for z in range(shape[0]):
-        section_mask = None if mask is None else mask[z]
-        section = _flood(mean[z], section_mask, threshold, window[1:], sampling[1:], minimum_size)
-        n_here = int(section.max())
-        section[section > 0] += np.uint64(n_before)
-        fragments[z] = section
-        n_before += n_here
+    fragments, n_before = np.zeros(shape, np.uint64), 0
+    # A section by itself knows no z: distances do not cross it, and seeds are the deepest of their own.
+    for begin, end in [(z, z + 1) for z in range(shape[0])] if in_sections else [(0, shape[0])]:
+        part, part_mask = mean[begin:end], None if mask is None else mask[begin:end]
+        basins = flood(
+            _height(part, part_mask, threshold, reach, sampling), part_mask, reach=reach, minimum_size=minimum_size
+        )
+        is_kept = _is_kept(basins, part, minimum_affinity)
+        if place is None:
+            ids = n_before + np.cumsum(is_kept & basins.are_seeds).astype(np.uint64)
+            n_before = ids[-1] if len(ids) else n_before
+        else:
+            there = Place((place.begin[0] + begin, *place.begin[1:]), place.volume_shape)
+            ids = there.ids(basins.roots, part.shape)
+        basins.write(np.where(is_kept, ids, np.uint64(0))[basins.fragment], fragments[begin:end])
     return fragments
 
 
-def global_ids(fragments: npt.NDArray[np.uint64], index: int, voxels_per_block: int) -> npt.NDArray[np.uint64]:
-    """Ids that no other block uses, with no counter shared between jobs: ``id + index * voxels_per_block``.
-
-    A block cannot have more fragments than voxels, so ids 1 to ``voxels_per_block`` of block ``index`` never meet
-    those of another. Zero stays zero. With uint64 this is good for 1.8e19 voxels, but a volume of that many would
-    wrap round, so it is checked.
-
-    Parameters
-    ----------
-    fragments : uint64 (z, y, x)
-        Of one block, ids 1 to n.
-    index : the block's index in its grid.
-    voxels_per_block : `BlockGrid.voxels_per_block`; of a whole block, also where this one is cut.
-
-    Raises
-    ------
-    ValueError
-        If an id is larger than ``voxels_per_block`` (fragments of block and context: relabel after cropping), or the
-        index is negative.
-    UserError
-        If the ids would exceed uint64.
-    """
-    fragments = np.asarray(fragments)
-    highest = int(fragments.max(initial=0))
-    if index < 0 or highest > voxels_per_block:
-        raise ValueError(
-            f"block {index} has id {highest}, but must have ids of at most {voxels_per_block}, one for each voxel: "
-            "relabel its fragments 1 to n after cutting the context off"
-        )
-    first = index * voxels_per_block
-    if first + voxels_per_block > MAXIMUM_ID:
-        raise UserError(
-            f"fragment ids of block {index} would exceed {MAXIMUM_ID}, the largest of uint64: "
-            f"use blocks of fewer than {voxels_per_block} voxels, or a smaller region"
-        )
-    return np.where(fragments > 0, fragments.astype(np.uint64) + np.uint64(first), np.uint64(0))
+def check_mask(mask: npt.NDArray | None, shape: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
+    """``mask`` as bool, refused (`UserError`) if it has another shape; None stays None."""
+    if mask is None:
+        return None
+    mask = np.asarray(mask)
+    if mask.shape != shape:
+        raise UserError(f"the mask must have the shape of the affinities, {shape}, not {mask.shape}")
+    return np.ascontiguousarray(mask, bool)
 
 
 def _three(value: float | Sequence[float], name: str) -> tuple[float, ...]:
@@ -178,55 +200,30 @@ def _distance(inside: npt.NDArray[np.bool_], sampling: tuple[float, ...]) -> npt
     return distance_transform(inside, sampling=sampling)
 
 
-def _flood(
+def _height(
     mean: npt.NDArray[np.float32],
     mask: npt.NDArray[np.bool_] | None,
     threshold: float,
-    window: tuple[int, ...],
+    reach: tuple[int, ...],
     sampling: tuple[float, ...],
-    minimum_size: int,
-) -> npt.NDArray[np.uint64]:
-    """Seeds and watershed in as many dimensions as ``mean`` has."""
+) -> npt.NDArray[np.float32]:
+    """What is flooded: below 0 inside, the deeper the farther from the boundary."""
     inside = mean > np.float32(threshold)
     if mask is not None:
         inside &= mask
-    distance = _distance(inside, sampling)
-    is_seed = ndimage.maximum_filter(distance, size=window) == distance
-    if mask is not None:
-        is_seed &= mask
-    seeds = ndimage.label(is_seed)[0].astype(np.uint64)
-    # On plateaus (all of the outside, and many equal distances inside) this watershed lets the last seed to arrive run
-    # off with everything. With a height that has no plateaus its fragments are purer than those of the plain inverted
-    # distance by scikit-image, several times sooner. The mean affinity is averaged over neighbours because it may be
-    # saturated, the same for all voxels of a boundary.
     height = _distance(~inside, sampling)
+    # Beyond half a window from all neurons the outside falls again: it is no boundary, but something else.
+    half = max((r + 0.5) * s for r, s in zip(reach, sampling, strict=True))
+    np.minimum(height, 2 * half - height, out=height)
     height[inside] = 0
-    height -= distance
+    height -= _distance(inside, sampling)
+    # Averaged over neighbours, because a voxel's own affinities may be saturated, the same for many.
     height -= ndimage.uniform_filter(mean, size=3)
-    fragments = _fill(height, seeds, mask)
-    if minimum_size > 1:
-        sizes = np.bincount(fragments.ravel())
-        is_kept = sizes >= minimum_size
-        is_kept[0] = False
-        if is_kept.any():
-            fragments = _fill(height, np.where(is_kept[fragments], fragments, 0), mask)
-    return _relabel(fragments)
+    return height
 
 
-def _fill(
-    height: npt.NDArray[np.float32], seeds: npt.NDArray[np.uint64], mask: npt.NDArray[np.bool_] | None
-) -> npt.NDArray[np.uint64]:
-    """Flood from ``seeds``; parts of the mask that no seed reaches become fragments of their own."""
-    fragments = watershed(height, seeds, mask=mask)
-    missed = fragments == 0 if mask is None else mask & (fragments == 0)
-    if missed.any():
-        more = ndimage.label(missed)[0].astype(np.uint64)
-        fragments = np.where(missed, more + fragments.max(), fragments)
-    return fragments
-
-
-def _relabel(fragments: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The same fragments with ids 1 to n, in the order of the old ids."""
-    is_used = np.bincount(fragments.ravel()) > 0
-    is_used[0] = False
-    return np.where(is_used, np.cumsum(is_used), 0).astype(np.uint64)[fragments]
+def _is_kept(basins: Basins, mean: npt.NDArray[np.float32], minimum_affinity: float) -> npt.NDArray[np.bool_]:
+    """Of each piece that is a fragment's seed, whether the fragment's mean affinity is high enough."""
+    if minimum_affinity == 0:
+        return np.ones(len(basins.roots), bool)
+    return basins.sums(mean) >= minimum_affinity * basins.sums()
