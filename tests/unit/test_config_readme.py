@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lsdflow import configuration
+from lsdflow import configuration, configuration_checks
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = configuration.load_schema(ROOT / "workflow/schemas/config.schema.yaml")
@@ -112,7 +112,7 @@ def test_the_examples_are_accepted(example, tmp_path, monkeypatch):
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
-    configuration.check(config)
+    configuration_checks.check(config)
 
 
 def test_the_page_has_an_example_of_each_kind():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lsdflow import configuration
+from lsdflow import configuration, configuration_checks
 from lsdflow.errors import UserError
 from lsdflow.network_shapes import NETWORKS, NetworkSettings
 from lsdflow.roi import Roi
@@ -54,7 +54,7 @@ def edited(path, value):
 
 def accepted(config):
     config = configuration.complete(config, SCHEMA)
-    configuration.check(config)
+    configuration_checks.check(config)
     return config
 
 

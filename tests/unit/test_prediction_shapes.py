@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsdflow import configuration
+from lsdflow import configuration, configuration_checks
 from lsdflow.errors import UserError
 from lsdflow.network_cost import NetworkPass, peak_bytes
 from lsdflow.network_shapes import NETWORKS, NetworkSettings
@@ -88,7 +88,7 @@ def config_with(prediction, **more):
       acrlsd: {inputs: [raw, lsd.lsds], outputs: [affinities]}
     """
     config = configuration.complete(yaml.safe_load(text) | {"prediction": prediction} | more, SCHEMA)
-    configuration.check(config)
+    configuration_checks.check(config)
     return config
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from lsdflow.errors import UserError
 from lsdflow.progress import Progress
-from lsdflow.volumes import Roi
+from lsdflow.volumes import Roi, Volume
 
 
 class BlockGrid:
@@ -78,32 +80,39 @@ class BlockGrid:
 class DoneBlocks:
     """Markers of finished blocks: one small file for each, so that work that was cut off goes on where it stopped.
 
+    A marker also notes the files that hold the block's data, with their checksums: a block whose files are gone, cut
+    off or changed is not done.
+
     Parameters
     ----------
-    folder : where the markers lie; made when the first is written.
+    folder : where the markers lie, ``done`` beside the data; made when the first is written.
     fingerprint : what the blocks' data depend on (a hash of the configuration and inputs, say). A marker of another
         fingerprint, or a torn one, counts as not done.
+    files : called with the index of a block, names the files that hold its data, whether they exist or not (Zarr leaves
+        out what is empty). None by default.
     """
 
-    def __init__(self, folder: str | os.PathLike, fingerprint: str) -> None:
+    def __init__(
+        self, folder: str | os.PathLike, fingerprint: str, files: Callable[[int], Iterable[Path]] = lambda index: ()
+    ) -> None:
         if not fingerprint:
             raise ValueError("the fingerprint is empty: an empty marker file would count as done")
         self.folder = Path(folder)
         self.fingerprint = fingerprint
+        self.files = files
 
     def is_done(self, index: int) -> bool:
-        """Whether block ``index`` was finished under this fingerprint."""
-        try:
-            return self._marker(index).read_text(encoding="utf-8", errors="replace") == self.fingerprint
-        except FileNotFoundError:
-            return False
+        """Whether block ``index`` was finished under this fingerprint, and its files are as they were then."""
+        content = _content_of(self._marker(index))
+        return content is not None and content[0] == self.fingerprint and _are_intact(self.folder, content[1])
 
     def mark(self, index: int) -> None:
         """Note that block ``index`` is finished; to be called after its data are written."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        states = {os.path.relpath(file, self.folder.parent): _state(file) for file in self.files(index)}
         # Written aside and renamed: a job killed here leaves the old marker or the new one, never half of one.
         aside = self.folder / f".{index}.{uuid.uuid4().hex}"
-        aside.write_text(self.fingerprint, encoding="utf-8")
+        aside.write_text(json.dumps({"fingerprint": self.fingerprint, "files": states}), encoding="utf-8")
         os.replace(aside, self._marker(index))
 
     def remaining(self, indices: Iterable[int]) -> list[int]:
@@ -112,6 +121,77 @@ class DoneBlocks:
 
     def _marker(self, index: int) -> Path:
         return self.folder / f"{index}.done"
+
+
+def forget_damaged(folder: str | os.PathLike) -> int:
+    """Remove the markers of blocks in ``folder`` whose files are not as they were written; the number of those."""
+    n_damaged = 0
+    for marker in Path(folder).glob("*.done"):
+        content = _content_of(marker)
+        if content is None or not _are_intact(Path(folder), content[1]):
+            marker.unlink(missing_ok=True)
+            n_damaged += 1
+    return n_damaged
+
+
+def first_missing(folder: str | os.PathLike) -> Path | None:
+    """A file that a marker in ``folder`` names and that is gone, or has another length; None if there is none.
+
+    Zarr reads zeros where a file is gone, so this has to be asked. It looks at no file's content.
+    """
+    for marker in sorted(Path(folder).glob("*.done")):
+        content = _content_of(marker)
+        for name, state in content[1].items() if content else ():
+            file = Path(folder).parent / name
+            if _length(file) != (None if state is None else state[0]):
+                return file
+    return None
+
+
+def _content_of(marker: Path) -> tuple[str, dict[str, list[int] | None]] | None:
+    """Fingerprint and files of a marker; None if there is none, or a torn one."""
+    try:
+        content = json.loads(marker.read_bytes())
+        return content["fingerprint"], content["files"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _length(file: Path) -> int | None:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _state(file: Path) -> list[int] | None:
+    """Length and checksum of a file; None if there is none."""
+    if (length := _length(file)) is None:
+        return None
+    checksum = 0
+    with open(file, "rb") as content:
+        while piece := content.read(1 << 24):
+            checksum = zlib.crc32(piece, checksum)
+    return [length, checksum]
+
+
+def _are_intact(folder: Path, states: dict[str, list[int] | None]) -> bool:
+    return all(_state(folder.parent / name) == state for name, state in states.items())
+
+
+def files_of_block(volumes: Iterable[Volume], block: Roi) -> list[Path]:
+    """The files that hold ``block`` (whole shards, in voxels of the volumes) of Zarr ``volumes``, at every level."""
+    files = []
+    for volume in volumes:
+        levels = [(volume.data, (1, 1, 1))]
+        if volume.pyramid:
+            levels += zip(volume.pyramid.arrays, volume.pyramid.factors, strict=True)
+        for array, factors in levels:
+            shard = (array.shards or array.chunks)[-3:]
+            place = [b // f // s for b, f, s in zip(block.begin, factors, shard, strict=True)]
+            key = array.metadata.encode_chunk_key((0,) * (array.ndim - 3) + tuple(place))
+            files.append(Path(array.store.root) / array.path / key)
+    return files
 
 
 def run_blocks(

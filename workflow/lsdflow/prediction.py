@@ -295,11 +295,11 @@ def predict_blocks(
     begin, count = time.monotonic(), 0
     with Progress(len(indices), name, "block", initial=len(indices) - len(remaining)) as shown:
 
-        def store(index: int, predictions: Mapping[str, NDArray | int]) -> None:
+        def store(index: int, predictions: Mapping[str, NDArray]) -> None:
             nonlocal count
             inside = grid[index].shift([-b for b in grid.roi.begin])
             for output, values in predictions.items():
-                volumes[output].data[(slice(None), *inside.slices)] = values
+                volumes[output].write(inside, values)
             done.mark(index)
             count += inside.size
             shown.update(**{"Mvoxels/s": count / 1e6 / max(time.monotonic() - begin, 1e-9)})
@@ -318,7 +318,8 @@ def predict_blocks(
                 inside.append(index)
             else:
                 # An earlier run under another configuration may have left something here.
-                store(index, dict.fromkeys(volumes, 0))
+                shape = grid[index].shape
+                store(index, {o: np.zeros((len(v.data), *shape), v.data.dtype) for o, v in volumes.items()})
         with WriteBehind(write, DEPTH) as writer:
             for entry in predicted_blocks(predictor, grid, inside, pending_mb=pending_mb):
                 writer.put(entry)

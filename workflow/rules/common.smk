@@ -2,11 +2,12 @@
 
 import glob
 from itertools import product
+from math import prod
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from lsdflow import configuration
+from lsdflow import configuration, configuration_checks
 from lsdflow.code_hash import code_hash
 from lsdflow.errors import UserError
 from lsdflow.prediction_shapes import input_box
@@ -18,7 +19,7 @@ try:
         config,
         configuration.load_schema(Path(workflow.basedir) / "schemas/config.schema.yaml"),
     )
-    configuration.check(cfg)
+    configuration_checks.check(cfg)
     # A total of 0 makes CPU jobs of those that ask for a GPU; without a total each job has to see for itself.
     if cfg["device"] == "gpu" and workflow.resource_settings.resources.get("gpu") == 0:
         raise UserError(
@@ -341,8 +342,54 @@ def region_graphs(wildcards):
     return chunk_markers(f"{folder}/region_graph", ".npz", cfg["segmentation"]["chunks"])
 
 
+def settings_of_fragments(wildcards):
+    """What decides how a block's fragments are found, as plain values."""
+    names = ["method", "foreground_threshold", "minimum_seed_distance", "in_sections", "minimum_size"]
+    names += ["minimum_affinity", "mutex_strides", "epsilon"]
+    return {name: cfg["segmentation"][name] for name in names}
+
+
+def distances_of_affinities(wildcards):
+    return configuration.distances_of_affinities(cfg, wildcards.setup)
+
+
+def memory_of_fragments(wildcards, attempt):
+    """MB for a block with its context."""
+    voxels = prod(configuration.window_of_fragments(cfg, wildcards.region))
+    channels = 3 * len(configuration.distances_of_affinities(cfg, wildcards.setup))
+    # Measured: 20 bytes a voxel by watershed; by mutex watershed 10 a channel where every fourth voxel along an axis is
+    # heard, and 30 where every one is.
+    is_mutex = cfg["segmentation"]["method"] == "mutex_watershed"
+    each = channels * (40 if 1 in cfg["segmentation"]["mutex_strides"] else 15) if is_mutex else 30
+    return (1000 + each * voxels // 10**6) * attempt
+
+
+def memory_of_region_graph(wildcards, attempt):
+    """MB for the affinities and fragments of a block, and the graphs of a job's blocks."""
+    return (2000 + 20 * prod(cfg["segmentation"]["block_shape"]) // 10**6) * attempt
+
+
+def memory_of_merge_tree(wildcards, attempt):
+    """MB for the graph of the whole region."""
+    return (2000 + configuration.region_roi(cfg, REGIONS[wildcards.region]).size // 10**6) * attempt
+
+
+def memory_of_segmentation(wildcards, attempt):
+    """MB for a block's fragments and segments, and the merge tree."""
+    return (2000 + 40 * prod(cfg["segmentation"]["block_shape"]) // 10**6) * attempt
+
+
+def segmentation_markers(setup, replicate, region):
+    folder = f"{segmentation_folder(setup, replicate, region)}/segmentation"
+    return chunk_markers(folder, ".json", cfg["segmentation"]["chunks"])
+
+
+def markers_of_segmentation(wildcards):
+    return segmentation_markers(wildcards.setup, wildcards.replicate, "test")
+
+
 def segmentations_of_test():
-    return [f"{segmentation_folder(setup, replicate, 'test')}/segmentation.zarr" for setup, replicate in runs()]
+    return [marker for setup, replicate in runs() for marker in segmentation_markers(setup, replicate, "test")]
 
 
 # report
@@ -366,22 +413,26 @@ def panel_inputs(wildcards):
     if setup in SEGMENTING:
         folder = segmentation_folder(setup, replicate, "test")
         inputs["fragments"] = f"{folder}/fragments.zarr/zarr.json"
-        inputs["segmentation"] = f"{folder}/segmentation.zarr"
+        inputs["segmentation"] = f"{folder}/segmentation.zarr/zarr.json"
+        inputs["segmented"] = segmentation_markers(setup, replicate, "test")
     return inputs
 
 
 def error_inputs(wildcards):
     """What the pictures of the errors of a row are made from, by name."""
+    segmented = []
     if wildcards.setup in EXTERNALS:
         segmentation = f"resources/segmentations/{wildcards.setup}.zarr"
         scores = f"external/{wildcards.setup}"
     else:
         replicate = configuration.replicates(cfg, wildcards.setup)[0]
-        segmentation = f"{segmentation_folder(wildcards.setup, replicate, 'test')}/segmentation.zarr"
+        segmentation = f"{segmentation_folder(wildcards.setup, replicate, 'test')}/segmentation.zarr/zarr.json"
+        segmented = segmentation_markers(wildcards.setup, replicate, "test")
         scores = f"{wildcards.setup}/{replicate}"
     return {
         "volume": volume_path(REGIONS["test"]["volume"]),
         "segmentation": segmentation,
+        "segmented": segmented,
         "errors": f"results/{EXPERIMENT}/scores/{scores}/errors.csv",
     }
 
@@ -435,7 +486,8 @@ def benchmark_files():
                 files.append(f"{base}/{stage}/{run}/{chunk}-of-{chunks}{suffix}")
             for stage in ("create_fragments", "merge_tree", "evaluate", "run_length"):
                 files.append(f"{base}/{stage}/{run}{suffix}")
-        files.append(f"{base}/segmentation/{setup}/{replicate}/test{suffix}")
+        files.append(f"{base}/create_segmentation/{setup}/{replicate}/test{suffix}")
+        files += [f"{base}/segmentation/{setup}/{replicate}/test/{c}-of-{chunks}{suffix}" for c in range(chunks)]
         for stage in ("select_threshold", "min_cut", "score_parts", "sizes", "errors"):
             files.append(f"{base}/{stage}/{setup}/{replicate}{suffix}")
     files += [f"{base}/skeletons/{region}{suffix}" for region in ("validation", "test")]

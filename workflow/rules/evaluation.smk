@@ -31,7 +31,7 @@ rule evaluate:
         volume=volume_of_region,
         fragments=f"{SEGMENTATION}/fragments.zarr/zarr.json",
         found=markers_of_fragments,
-        tree=f"{SEGMENTATION}/merge_tree.npz",
+        tree=f"{SEGMENTATION}/merge_tree.zarr",
     output:
         curve="results/{experiment}/scores/{setup}/{replicate}/{region}.csv",
         fragments="results/{experiment}/scores/{setup}/{replicate}/{region}_fragments.csv",
@@ -60,7 +60,7 @@ rule run_length:
     input:
         fragments=f"{SEGMENTATION}/fragments.zarr/zarr.json",
         found=markers_of_fragments,
-        tree=f"{SEGMENTATION}/merge_tree.npz",
+        tree=f"{SEGMENTATION}/merge_tree.zarr",
         skeletons="results/{experiment}/skeletons/{region}.npz",
     output:
         "results/{experiment}/scores/{setup}/{replicate}/{region}_run_length.csv",
@@ -112,7 +112,7 @@ rule select_threshold:
 rule min_cut:
     input:
         fragments="results/{experiment}/segmentations/{setup}/{replicate}/test/fragments.zarr/zarr.json",
-        tree="results/{experiment}/segmentations/{setup}/{replicate}/test/merge_tree.npz",
+        tree="results/{experiment}/segmentations/{setup}/{replicate}/test/merge_tree.zarr",
         skeletons="results/{experiment}/skeletons/test.npz",
         selected="results/{experiment}/scores/{setup}/{replicate}/selected.json",
     output:
@@ -139,7 +139,8 @@ rule min_cut:
 rule score_parts:
     input:
         volume=volume_path(REGIONS["test"]["volume"]),
-        segmentation="results/{experiment}/segmentations/{setup}/{replicate}/test/segmentation.zarr",
+        segmentation="results/{experiment}/segmentations/{setup}/{replicate}/test/segmentation.zarr/zarr.json",
+        segmented=markers_of_segmentation,
         skeletons="results/{experiment}/skeletons/test.npz",
     output:
         blocks="results/{experiment}/scores/{setup}/{replicate}/blocks.npz",
@@ -168,10 +169,11 @@ rule score_parts:
 rule sizes:
     input:
         volume=volume_path(REGIONS["test"]["volume"]),
-        segmentation="results/{experiment}/segmentations/{setup}/{replicate}/test/segmentation.zarr",
+        segmentation="results/{experiment}/segmentations/{setup}/{replicate}/test/segmentation.zarr/zarr.json",
+        segmented=markers_of_segmentation,
         skeletons="results/{experiment}/skeletons/test.npz",
         fragments="results/{experiment}/segmentations/{setup}/{replicate}/test/fragments.zarr/zarr.json",
-        tree="results/{experiment}/segmentations/{setup}/{replicate}/test/merge_tree.npz",
+        tree="results/{experiment}/segmentations/{setup}/{replicate}/test/merge_tree.zarr",
         selected="results/{experiment}/scores/{setup}/{replicate}/selected.json",
     output:
         "results/{experiment}/scores/{setup}/{replicate}/sizes.csv",
@@ -200,7 +202,8 @@ rule sizes:
 rule errors:
     input:
         volume=volume_path(REGIONS["test"]["volume"]),
-        segmentation="results/{experiment}/segmentations/{setup}/{replicate}/test/segmentation.zarr",
+        segmentation="results/{experiment}/segmentations/{setup}/{replicate}/test/segmentation.zarr/zarr.json",
+        segmented=markers_of_segmentation,
     output:
         "results/{experiment}/scores/{setup}/{replicate}/errors.csv",
     log:

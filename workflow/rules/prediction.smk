@@ -20,6 +20,7 @@ rule create_predictions:
         roi=roi_of_predictions,
         needs_truth=False,
         volumes=volumes_of_predictions,
+        pyramid=None,
         block_shape=block_of_predictions,
     message:
         "preparing the predictions of {wildcards.setup}, replicate {wildcards.replicate}, on {wildcards.region}"

@@ -20,6 +20,7 @@ rule create_fragments:
         roi=roi_of_region,
         needs_truth=True,
         volumes={"fragments": [0, "uint64"]},
+        pyramid=None,
         block_shape=cfg["segmentation"]["block_shape"],
     message:
         "preparing the fragments of {wildcards.setup}, replicate {wildcards.replicate}, on {wildcards.region}"
@@ -43,7 +44,7 @@ rule fragments:
         "../../envs/segment.yaml"
     threads: 1
     resources:
-        mem_mb=growing(8000),
+        mem_mb=memory_of_fragments,
         runtime=growing(240),
     params:
         code=code_of("fragments.py"),
@@ -51,11 +52,10 @@ rule fragments:
         block_shape=cfg["segmentation"]["block_shape"],
         context=cfg["segmentation"]["context"],
         chunks=cfg["segmentation"]["chunks"],
-        foreground_threshold=cfg["segmentation"]["foreground_threshold"],
-        minimum_seed_distance=cfg["segmentation"]["minimum_seed_distance"],
-        in_sections=cfg["segmentation"]["in_sections"],
+        settings=settings_of_fragments,
+        distances=distances_of_affinities,
     message:
-        "watershed fragments of {wildcards.setup}, replicate {wildcards.replicate}, on {wildcards.region}"
+        "fragments of {wildcards.setup}, replicate {wildcards.replicate}, on {wildcards.region}"
     script:
         "../scripts/fragments.py"
 
@@ -76,7 +76,7 @@ rule region_graph:
         "../../envs/segment.yaml"
     threads: 1
     resources:
-        mem_mb=growing(8000),
+        mem_mb=memory_of_region_graph,
         runtime=growing(240),
     params:
         code=code_of("region_graph.py"),
@@ -93,7 +93,7 @@ rule merge_tree:
     input:
         graphs=region_graphs,
     output:
-        f"{SEGMENTATION}/merge_tree.npz",
+        directory(f"{SEGMENTATION}/merge_tree.zarr"),
     log:
         "results/{experiment}/logs/merge_tree/{setup}/{replicate}/{region}.log",
     benchmark:
@@ -102,7 +102,7 @@ rule merge_tree:
         "../../envs/segment.yaml"
     threads: 1
     resources:
-        mem_mb=growing(16000),
+        mem_mb=memory_of_merge_tree,
         runtime=growing(240),
     params:
         code=code_of("merge_tree.py"),
@@ -113,27 +113,57 @@ rule merge_tree:
         "../scripts/merge_tree.py"
 
 
-rule segmentation:
+rule create_segmentation:
     input:
-        fragments=f"{SEGMENTATION}/fragments.zarr/zarr.json",
-        found=markers_of_fragments,
-        tree=f"{SEGMENTATION}/merge_tree.npz",
-        selected="results/{experiment}/scores/{setup}/{replicate}/selected.json",
+        volume=volume_of_region,
     output:
-        directory(f"{SEGMENTATION}/segmentation.zarr"),
+        f"{SEGMENTATION}/segmentation.zarr/zarr.json",
     log:
-        "results/{experiment}/logs/segmentation/{setup}/{replicate}/{region}.log",
+        "results/{experiment}/logs/create_segmentation/{setup}/{replicate}/{region}.log",
     benchmark:
-        "results/{experiment}/benchmarks/segmentation/{setup}/{replicate}/{region}.tsv"
+        "results/{experiment}/benchmarks/create_segmentation/{setup}/{replicate}/{region}.tsv"
     conda:
         "../../envs/segment.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    params:
+        code=code_of("create_store.py"),
+        roi=roi_of_region,
+        needs_truth=False,
+        volumes={"segmentation": [0, "uint64"]},
+        pyramid="majority",
+        block_shape=cfg["segmentation"]["block_shape"],
+    message:
+        "preparing the segmentation of {wildcards.setup}, replicate {wildcards.replicate}, on {wildcards.region}"
+    script:
+        "../scripts/create_store.py"
+
+
+rule segmentation:
+    input:
+        fragments=f"{SEGMENTATION}/fragments.zarr/zarr.json",
+        found=markers_of_fragments,
+        tree=f"{SEGMENTATION}/merge_tree.zarr",
+        selected="results/{experiment}/scores/{setup}/{replicate}/selected.json",
+        segmentation=f"{SEGMENTATION}/segmentation.zarr/zarr.json",
+    output:
+        f"{SEGMENTATION}/segmentation/chunk-{{chunk}}-of-{{chunks}}.json",
+    log:
+        "results/{experiment}/logs/segmentation/{setup}/{replicate}/{region}/{chunk}-of-{chunks}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/segmentation/{setup}/{replicate}/{region}/{chunk}-of-{chunks}.tsv"
+    conda:
+        "../../envs/segment.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of_segmentation,
         runtime=growing(240),
     params:
         code=code_of("segmentation.py"),
         block_shape=cfg["segmentation"]["block_shape"],
+        chunks=cfg["segmentation"]["chunks"],
     message:
         "segmentation of {wildcards.setup}, replicate {wildcards.replicate}, on {wildcards.region}"
     script:

@@ -22,6 +22,7 @@ rule create_targets:
         roi=roi_of_region,
         needs_truth=True,
         volumes={"labels": [0, "uint64"], "lsds": [10, "float32"]},
+        pyramid=None,
         block_shape=cfg["targets"]["block_shape"],
     message:
         "preparing the targets of {wildcards.region}"

@@ -33,6 +33,7 @@ with job(snakemake):
             voxel_size=raw.voxel_size,
             offset=[o + b * v for o, b, v in zip(raw.offset, roi.begin, raw.voxel_size, strict=True)],
             shard_zyx=params.block_shape,
+            pyramid=params.pyramid,
         )
     # Snakemake takes a file with the same content for unchanged: what is read from an emptied store must be made again.
     zarr.open_group(folder, mode="r+", zarr_format=3).attrs["store"] = uuid.uuid4().hex

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from lsdflow.blocks import BlockGrid, DoneBlocks, run_blocks
+from lsdflow.blocks import BlockGrid, run_blocks
 from lsdflow.roi import as_roi
 from lsdflow.targets import BlockTargets
 from lsdflow.volumes import open_volume
-from lsdflow_job import chunk_of, job, params_hash, write_json
+from lsdflow_job import chunk_of, done_blocks, job, write_chunk
 
 with job(snakemake):
     params, roi = snakemake.params, as_roi(snakemake.params.roi)
@@ -22,13 +22,13 @@ with job(snakemake):
     )
     grid = BlockGrid(labels.roi, params.block_shape)
     chunk, chunks = chunk_of(snakemake)
-    done = DoneBlocks(store / "done", params_hash(snakemake, snakemake.input.volume, snakemake.input.store))
+    done = done_blocks(snakemake, store, grid, [labels, lsds], snakemake.input.volume, snakemake.input.store)
 
     def process(index, block):
         boundaries, descriptors = targets.compute(block.shift(roi.begin), threads=snakemake.threads)
-        labels.data[block.slices] = boundaries
-        lsds.data[(slice(None), *block.slices)] = descriptors
+        labels.write(block, boundaries)
+        lsds.write(block, descriptors)
 
     blocks = grid.chunk_range(chunk, chunks)
     computed = run_blocks(process, grid, blocks, done, name="targets")
-    write_json(snakemake.output[0], {"blocks": list(blocks), "computed": computed, "fingerprint": done.fingerprint})
+    write_chunk(snakemake, blocks, computed, done)

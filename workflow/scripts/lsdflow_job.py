@@ -7,12 +7,13 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-from lsdflow.errors import UserError
+from lsdflow.blocks import BlockGrid, DoneBlocks, files_of_block, first_missing, forget_damaged
+from lsdflow.errors import DamagedError, UserError
 from lsdflow.provenance import file_hash, provenance, settings_hash, write_provenance
 from lsdflow.roi import Roi
 from lsdflow.volumes import Volume, open_volume
@@ -27,12 +28,14 @@ def job(snakemake) -> Iterator[dict[str, Any]]:
     """Run a script's body with its output in the rule's log, and write what made the result beside it.
 
     Yields a dictionary; what the body puts into it is added to the provenance.  A mistake of the user's or a full disk
-    ends the job with one message and without a traceback.
+    ends the job with one message and without a traceback.  So do damaged inputs, of which the damaged blocks are then
+    forgotten, so that the next run makes these again and no others.
     """
     begin, more = time.monotonic(), {}
     try:
         with open(snakemake.log[0], "w", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
             try:
+                _check_stores(snakemake)
                 yield more
                 done = provenance(
                     dict(snakemake.params.items()),
@@ -57,8 +60,35 @@ def job(snakemake) -> Iterator[dict[str, Any]]:
         message = _explanation(error)
         if message is None:
             raise
+        if isinstance(error, DamagedError):
+            message = _forget_damaged(snakemake) or message
         print(f"\nerror in {snakemake.rule}: {message}\n", file=sys.stderr)
         sys.exit(1)
+
+
+def _stores_of_blocks(snakemake) -> list[Path]:
+    """Zarr stores among the inputs that were written block by block."""
+    stores = {Path(path).parent for path in snakemake.input if Path(path).name == "zarr.json"}
+    return sorted(store for store in stores if (store / "done").is_dir())
+
+
+def _check_stores(snakemake) -> None:
+    for store in _stores_of_blocks(snakemake):
+        if missing := first_missing(store / "done"):
+            raise DamagedError(f"damaged data: {missing} is missing, or was cut off")
+
+
+def _forget_damaged(snakemake) -> str | None:
+    """Forget the damaged blocks of the inputs; what to tell the user, None if none is damaged."""
+    told = []
+    for store in _stores_of_blocks(snakemake):
+        if n_damaged := forget_damaged(store / "done"):
+            # Without the list of blocks, Snakemake runs the jobs again that write them.
+            for marker in store.with_suffix("").glob("chunk-*"):
+                marker.unlink(missing_ok=True)
+            blocks = "1 block" if n_damaged == 1 else f"{n_damaged} blocks"
+            told.append(f"{blocks} of {store} damaged, by a full disk, a lost node or a bad copy maybe")
+    return "; ".join(told) + ": run again, and what is damaged is made anew" if told else None
 
 
 def _explanation(error: BaseException) -> str | None:
@@ -83,7 +113,8 @@ def result_folder(output: str) -> Path:
 def params_hash(snakemake, *paths: str) -> str:
     """Names the settings of a job and what it starts from; for done-markers and states to resume.
 
-    Files count by their content, folders (Zarr stores of any size) by the names, sizes and times of their files.
+    Files count by their content, lists of done blocks by what these were made from (not by how many a job found done),
+    folders (Zarr stores of any size) by the names, sizes and times of their files.
     """
     # Into how many jobs the work is cut changes none of it.
     params = {key: value for key, value in snakemake.params.items() if key != "chunks"}
@@ -92,9 +123,29 @@ def params_hash(snakemake, *paths: str) -> str:
 
 def _identity(path: Path) -> str:
     if path.is_file():
-        return file_hash(path)
+        return json.loads(path.read_bytes())["fingerprint"] if path.name.startswith("chunk-") else file_hash(path)
     files = ((file, file.stat()) for file in sorted(path.rglob("*")) if file.is_file())
     return settings_hash([[str(file.relative_to(path)), stat.st_size, stat.st_mtime_ns] for file, stat in files])
+
+
+def done_blocks(snakemake, store: Path, grid: BlockGrid, volumes: Sequence[Volume], *made_from: str) -> DoneBlocks:
+    """The markers of the blocks of ``grid`` that are stored in ``volumes``, whose first voxel is the grid's."""
+    to_volume = [-b for b in grid.roi.begin]
+    return DoneBlocks(
+        store / "done",
+        params_hash(snakemake, *made_from),
+        lambda index: files_of_block(volumes, grid[index].shift(to_volume)),
+    )
+
+
+def write_chunk(snakemake, blocks: range, computed: int, done: DoneBlocks) -> None:
+    """Write the list of a job's blocks, which says that they are done."""
+    write_json(snakemake.output[0], {"blocks": list(blocks), "computed": computed, "fingerprint": done.fingerprint})
+
+
+def store_of(path: str) -> Path:
+    """The Zarr store that an input names by itself or, if it was written block by block, by its metadata."""
+    return Path(path).parent if Path(path).name == "zarr.json" else Path(path)
 
 
 def region_of(path: str, name: str, roi: Roi, raw_path: str) -> tuple[Volume, Roi]:

@@ -1,11 +1,11 @@
 """Agglomerate the fragments of a region into one merge tree."""
 
 from lsdflow.agglomeration import agglomerate
-from lsdflow.region_graph import RegionGraph, merge_region_graphs
+from lsdflow.region_graph import merge_region_graphs
 from lsdflow_job import job
 
 with job(snakemake):
-    graph = merge_region_graphs([RegionGraph.load(path) for path in snakemake.input.graphs])
+    graph = merge_region_graphs(snakemake.input.graphs)
     tree = agglomerate(graph, merge_function=snakemake.params.merge_function)
     tree.save(snakemake.output[0])
     print(f"{len(tree.fragments)} fragments, {len(tree.edges)} edges, {len(tree.merges)} merges")

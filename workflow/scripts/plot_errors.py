@@ -6,7 +6,7 @@ from lsdflow.figures import style
 from lsdflow.figures.errors import Surroundings, error_panel, surrounding_box
 from lsdflow.roi import as_roi
 from lsdflow.volumes import AXES, open_volume
-from lsdflow_job import job
+from lsdflow_job import job, store_of
 
 # Of each kind: all of them would make a very long figure.
 SHOWN = 3
@@ -14,7 +14,7 @@ SHOWN = 3
 with job(snakemake):
     files, roi = snakemake.input, as_roi(snakemake.params.roi)
     raw, truth = (open_volume(files.volume, name) for name in ("raw", "labels"))
-    segmentation = open_volume(files.segmentation, "segmentation")
+    segmentation = open_volume(store_of(files.segmentation), "segmentation")
     to_own = [-p for p in truth.position_of(segmentation)]
     errors = pd.read_csv(files.errors).groupby("kind", sort=False).head(SHOWN).to_dict("records")
     boxes = [surrounding_box([error[axis] for axis in AXES], roi, raw.voxel_size) for error in errors]

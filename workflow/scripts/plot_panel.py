@@ -6,7 +6,7 @@ from lsdflow.figures import style
 from lsdflow.figures.panels import panel
 from lsdflow.roi import as_roi
 from lsdflow.volumes import Roi, open_volume
-from lsdflow_job import job
+from lsdflow_job import job, store_of
 
 # A picture of more voxels shows nothing more; a volume may have any number of them.
 LARGEST = (128, 512, 512)
@@ -27,8 +27,7 @@ with job(snakemake):
     store = Path(files.store).parent
     pictures = {name: read(store, name) if (store / name).exists() else None for name in ("affinities", "lsds")}
     if "segmentation" in files.keys():
-        pictures["fragments"] = read(Path(files.fragments).parent, "fragments")
-        pictures["segmentation"] = read(files.segmentation, "segmentation")
+        pictures |= {name: read(store_of(files[name]), name) for name in ("fragments", "segmentation")}
     figure = panel(
         raw=raw.read(box),
         truth=read(files.volume, "labels"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from lsdflow.blocks import BlockGrid, DoneBlocks
+from lsdflow.blocks import BlockGrid
 from lsdflow.checkpoints import load_network
 from lsdflow.devices import acquire_device
 from lsdflow.network_inputs import NetworkInput, inputs_of
@@ -12,8 +12,8 @@ from lsdflow.prediction import BlockPredictor, predict_blocks
 from lsdflow.roi import as_roi
 from lsdflow.setups import setup_from
 from lsdflow.symmetrised import symmetries_of
-from lsdflow.volumes import open_volume
-from lsdflow_job import chunk_of, job, params_hash, write_json
+from lsdflow.volumes import open_mask, open_volume
+from lsdflow_job import chunk_of, done_blocks, job, write_chunk
 
 with job(snakemake) as notes:
     params, name, resources = snakemake.params, snakemake.wildcards.setup, snakemake.resources
@@ -26,7 +26,8 @@ with job(snakemake) as notes:
 
     volume = Path(snakemake.input.volume)
     raw = open_volume(volume, "raw")
-    mask = NetworkInput(open_volume(volume, "mask")) if (volume / "mask").exists() else None
+    mask = open_mask(volume)
+    mask = mask and NetworkInput(mask)
     seen = {other: Path(store).parent for other, store in zip(params.frozen, snakemake.input.predictions, strict=True)}
     predictor = BlockPredictor(
         network,
@@ -45,8 +46,8 @@ with job(snakemake) as notes:
     volumes = {output: open_volume(store, output, mode="r+") for output in setups[name].outputs}
     grid = BlockGrid(as_roi(params.roi), params.block_shape)
     chunk, chunks = chunk_of(snakemake)
-    done = DoneBlocks(store / "done", params_hash(snakemake, *snakemake.input.checkpoints))
+    done = done_blocks(snakemake, store, grid, list(volumes.values()), *snakemake.input.checkpoints)
 
     blocks = grid.chunk_range(chunk, chunks)
     computed = predict_blocks(predictor, volumes, grid, blocks, done, name=f"predict {name}", mask=mask)
-    write_json(snakemake.output[0], {"blocks": list(blocks), "computed": computed, "fingerprint": done.fingerprint})
+    write_chunk(snakemake, blocks, computed, done)

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from lsdflow.blocks import BlockGrid, DoneBlocks, run_blocks
+from lsdflow.blocks import BlockGrid, run_blocks
 from lsdflow.reference import grey_range, image_affinities
 from lsdflow.roi import as_roi
 from lsdflow.volumes import open_volume
-from lsdflow_job import chunk_of, job, params_hash, write_json
+from lsdflow_job import chunk_of, done_blocks, job, write_chunk
 
 with job(snakemake):
     params = snakemake.params
@@ -20,14 +20,14 @@ with job(snakemake):
     middle = [grid[i] for i in range(0, len(grid), max(1, len(grid) // 8))]
     low, high = grey_range([value for block in middle for value in raw.read(block)[::4, ::4, ::4].ravel()])
     chunk, chunks = chunk_of(snakemake)
-    done = DoneBlocks(store / "done", params_hash(snakemake))
+    done = done_blocks(snakemake, store, grid, [affinities])
 
     def process(index, block):
         grown = raw.read_padded(block.grow(context))
         values = image_affinities(grown, smoothing=smoothing, low=low, high=high)
         centre = tuple(slice(c, c + n) for c, n in zip(context, block.shape, strict=True))
-        affinities.data[(slice(None), *block.shift([-b for b in roi.begin]).slices)] = values[(slice(None), *centre)]
+        affinities.write(block.shift([-b for b in roi.begin]), values[(slice(None), *centre)])
 
     blocks = grid.chunk_range(chunk, chunks)
     computed = run_blocks(process, grid, blocks, done, name="raw affinities")
-    write_json(snakemake.output[0], {"blocks": list(blocks), "computed": computed, "fingerprint": done.fingerprint})
+    write_chunk(snakemake, blocks, computed, done)

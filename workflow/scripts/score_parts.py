@@ -9,12 +9,12 @@ from lsdflow.metrics.run_length import run_length_by_component
 from lsdflow.metrics.skeletons import labels_at_nodes, load_skeletons
 from lsdflow.roi import as_roi
 from lsdflow.volumes import open_volume
-from lsdflow_job import job
+from lsdflow_job import job, store_of
 
 with job(snakemake):
     params, files, roi = snakemake.params, snakemake.input, as_roi(snakemake.params.roi)
     truth = open_volume(files.volume, "labels")
-    segmentation = open_volume(files.segmentation, "segmentation")
+    segmentation = open_volume(store_of(files.segmentation), "segmentation")
     to_own = [-p for p in truth.position_of(segmentation)]
     grid = BlockGrid(roi, params.block_shape)
     blocks = [grid[index] for index in range(len(grid))]

@@ -1,32 +1,26 @@
-"""The segmentation at the selected threshold: a lookup in the merge tree."""
+"""The segmentation of a range of blocks at the selected threshold: a lookup in the merge tree."""
 
 import json
 from pathlib import Path
 
 from lsdflow.agglomeration import MergeTree
-from lsdflow.blocks import BlockGrid
-from lsdflow.progress import Progress
-from lsdflow.volumes import create_volume, open_volume
-from lsdflow_job import job
+from lsdflow.blocks import BlockGrid, run_blocks
+from lsdflow.volumes import open_volume
+from lsdflow_job import chunk_of, done_blocks, job, write_chunk
 
 with job(snakemake):
-    params = snakemake.params
-    threshold = json.loads(Path(snakemake.input.selected).read_text())["threshold"]
-    tree = MergeTree.load(snakemake.input.tree)
-    fragments = open_volume(Path(snakemake.input.fragments).parent, "fragments")
-    segmentation = create_volume(
-        snakemake.output[0],
-        "segmentation",
-        shape=fragments.shape_zyx,
-        dtype="uint64",
-        voxel_size=fragments.voxel_size,
-        offset=fragments.offset,
-        shard_zyx=params.block_shape,
-        attributes={"threshold": threshold},
-    )
+    params, files = snakemake.params, snakemake.input
+    threshold = json.loads(Path(files.selected).read_text())["threshold"]
+    tree = MergeTree.load(files.tree)
+    fragments = open_volume(Path(files.fragments).parent, "fragments")
+    store = Path(files.segmentation).parent
+    segmentation = open_volume(store, "segmentation", mode="r+")
     grid = BlockGrid(fragments.roi, params.block_shape)
-    with Progress(len(grid), "segmentation", "block") as shown:
-        for index in range(len(grid)):
-            box = grid[index].slices
-            segmentation.data[box] = tree.segmentation(fragments.data[box], threshold)
-            shown.update()
+    chunk, chunks = chunk_of(snakemake)
+    done = done_blocks(snakemake, store, grid, [segmentation], *files.found, files.tree, files.selected)
+
+    def process(index, block):
+        segmentation.write(block, tree.segmentation(fragments.read(block), threshold))
+
+    blocks = grid.chunk_range(chunk, chunks)
+    write_chunk(snakemake, blocks, run_blocks(process, grid, blocks, done, name="segmentation"), done)

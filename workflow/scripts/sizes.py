@@ -16,12 +16,12 @@ from lsdflow.metrics.skeletons import labels_at_nodes, load_skeletons, skeleton_
 from lsdflow.metrics.voi import voi_from_table
 from lsdflow.roi import as_roi
 from lsdflow.volumes import Roi, open_volume
-from lsdflow_job import job
+from lsdflow_job import job, store_of
 
 with job(snakemake):
     params, files, roi = snakemake.params, snakemake.input, as_roi(snakemake.params.roi)
     truth = open_volume(files.volume, "labels")
-    segmentation = open_volume(files.segmentation, "segmentation")
+    segmentation = open_volume(store_of(files.segmentation), "segmentation")
     to_own = [-p for p in truth.position_of(segmentation)]
     graph = load_skeletons(files.skeletons)
     has_tree = "tree" in files.keys()

@@ -33,6 +33,7 @@ RULES = (
     "evaluate",
     "run_length",
     "select_threshold",
+    "create_segmentation",
     "segmentation",
     "min_cut",
     "score_parts",
