@@ -1,159 +1,88 @@
-"""Agglomeration of fragments along their region graph, kept as a merge tree that knows every threshold at once."""
+"""Agglomeration: fragments are joined along their region graph, the ones that belong together most surely first."""
 
 from __future__ import annotations
 
 import heapq
-import os
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
 from lsdflow.errors import UserError
-from lsdflow.region_graph import BINS, RegionGraph, check_fragments, load_arrays, region_graph, save_arrays
+from lsdflow.merge_functions import LARGE_SIZE, find_merge_function, score
+from lsdflow.merge_tree import MergeTree
+from lsdflow.region_counts import BINS
+from lsdflow.region_graph import RegionGraph, region_graph
 
-_MEAN = -1
-
-
-@dataclass(frozen=True)
-class _MergeFunction:
-    """How an edge is scored: by a percentile of its affinities (`_MEAN`: their mean), of all or of the highest only."""
-
-    percentile: int
-    starts_with_maximum: bool = False
+# An edge has two ends, numbered as int32.
+_MAXIMUM_EDGES = 2**30 - 1
+_MAXIMUM_COUNT = np.iinfo(np.int32).max
 
 
-MERGE_FUNCTIONS = {
-    **{f"hist_quant_{q}": _MergeFunction(q) for q in (10, 25, 50, 75, 90)},
-    **{f"hist_quant_{q}_initmax": _MergeFunction(q, starts_with_maximum=True) for q in (10, 25, 50, 75, 90)},
-    "mean": _MergeFunction(_MEAN),
-}
+def agglomerate(graph: RegionGraph, *, merge_function: str = "hist_quant_75", highest_score: float = 1.0) -> MergeTree:
+    """Join the two fragments or segments with the lowest score, again and again.
 
-
-@dataclass(frozen=True)
-class MergeTree:
-    """The whole hierarchy of an agglomeration: a segmentation at any threshold is a lookup.
-
-    A merge takes place at threshold t if its score is at most t, as the LSD paper's code has it (waterz itself
-    merges below t only; the two differ where t is a score to the last bit). Scores never decrease from merge to
-    merge, so a higher threshold never splits what a lower one has joined.
-
-    Attributes
-    ----------
-    fragments : uint64 (k,)
-        Ids of all fragments, sorted.
-    edges : uint64 (n, 2)
-        Edges ``u < v`` of the region graph.
-    scores : float32 (n,)
-        Of each edge, the score of the merge that first joined its ends; inf if none did.
-    merges : uint64 (m, 2)
-        In the order they were made: ids ``u < v`` of the segments joined, each named by its smallest fragment. The
-        new one is ``u``.
-    merge_scores : float32 (m,)
-        Of each merge; sorted.
-    """
-
-    fragments: npt.NDArray[np.uint64]
-    edges: npt.NDArray[np.uint64]
-    scores: npt.NDArray[np.float32]
-    merges: npt.NDArray[np.uint64]
-    merge_scores: npt.NDArray[np.float32]
-
-    def segments(self, threshold: float) -> npt.NDArray[np.uint64]:
-        """The segment of each of `fragments` at ``threshold``: the id of the smallest fragment in it.
-
-        Raises
-        ------
-        UserError
-            If the threshold is outside [0, 1].
-        """
-        if not 0 <= threshold <= 1:
-            raise UserError(f"the agglomeration threshold must be in 0–1, not {threshold}")
-        # Compared as float32, which the scores are: a threshold of 0.3 must not be below a score of 0.3.
-        n_merges = np.searchsorted(self.merge_scores, np.float32(threshold), side="right")
-        indices = np.searchsorted(self.fragments, self.merges[:n_merges])
-        return self.fragments[_roots(len(self.fragments), indices)]
-
-    def segmentation(self, fragments: npt.NDArray[np.uint64], threshold: float) -> npt.NDArray[np.uint64]:
-        """The volume ``fragments`` ``(z, y, x)``, all or part of those agglomerated, with segment ids; 0 stays 0.
-
-        Raises
-        ------
-        UserError
-            If the threshold is outside [0, 1], or the volume has a fragment that the tree does not know.
-        """
-        fragments = check_fragments(fragments)
-        segmentation, unknown = _look_up(fragments.ravel(), self.fragments, self.segments(threshold))
-        if unknown:
-            raise UserError(f"fragment {unknown} is not in the merge tree, which was made from other fragments")
-        return segmentation.reshape(fragments.shape)
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write to ``path`` (``.npz``)."""
-        save_arrays(path, **{name: getattr(self, name) for name in _TREE_ARRAYS})
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> MergeTree:
-        """Read what `save` wrote; `UserError` if there is no merge tree."""
-        return cls(**load_arrays(path, _TREE_ARRAYS, "merge tree"))
-
-
-_TREE_ARRAYS = ("fragments", "edges", "scores", "merges", "merge_scores")
-
-
-def agglomerate(graph: RegionGraph, *, merge_function: str = "hist_quant_75") -> MergeTree:
-    """Join the two fragments or segments with the highest affinity between them, again and again.
-
-    An edge's score is 1 - statistic of the affinities along it, and the lowest score goes first, the oldest of equal
-    ones before the others. When two segments are joined, the edges that both have to a third become one, with their
-    histograms added; it keeps the lower score for its place in the queue and is scored anew when its turn comes.
+    Of equal scores the oldest goes first. When two segments are joined, the edges that both have to a third become
+    one, with their histograms added; it keeps the lower score for its place in the queue and is scored anew when its
+    turn comes. So is, if sizes count, every edge of a segment that has grown.
 
     Parameters
     ----------
     graph : the region graph.
-    merge_function : one of `MERGE_FUNCTIONS`
-        ``hist_quant_q``: of n sorted affinities, number ``q n // 100 + 1`` from below, as the middle of its bin.
-        ``hist_quant_q_initmax``: the same, but each edge of the region graph counts with its highest affinity only.
-        ``mean``: with bin b as b / 255, which is exact for uint8 affinities and 1 / 256 off at worst for others.
+    merge_function : one of `lsdflow.merge_functions.MERGE_FUNCTIONS`
+    highest_score : where to stop
+        The tree has all merges up to this score; at a higher threshold it joins nothing more.
 
     Raises
     ------
     UserError
-        If there is no such merge function.
+        If there is no such merge function, the highest score is outside [0, 1], or the graph has no fragment or 2³⁰
+        edges or more.
 
     References
     ----------
     ``waterz/backend/IterativeRegionMerging.hpp`` and ``HistogramQuantileProvider.hpp``, here with the semantics of
-    ``discretize_queue=256`` (for ``mean``: of an exact queue).
+    ``discretize_queue=256`` for percentiles, and of an exact queue for the others.
     """
-    try:
-        function = MERGE_FUNCTIONS[merge_function]
-    except KeyError:
+    function = find_merge_function(merge_function)
+    if not 0 <= highest_score <= 1:
+        raise UserError(f"the highest merge score must be in 0–1, not {highest_score}")
+    if len(graph.edges) > _MAXIMUM_EDGES:
         raise UserError(
-            f"there is no merge function {merge_function!r}; there are {', '.join(sorted(MERGE_FUNCTIONS))}"
-        ) from None
-    counts = graph.counts.copy()
+            f"a region graph of {len(graph.edges)} edges is too large to agglomerate, {_MAXIMUM_EDGES} is the limit: "
+            "use larger fragments, or several regions"
+        )
+    if len(graph.fragments) == 0:
+        raise UserError(
+            "there is no fragment to agglomerate, all voxels are 0: the mask may be empty, or the affinities may be "
+            "too low everywhere for the thresholds that fragments are made with; look at both"
+        )
+    ends = np.searchsorted(graph.fragments, graph.edges).astype(np.int32)
     if function.starts_with_maximum:
-        counts[:] = 0
-        highest = BINS - 1 - np.argmax(graph.counts[:, ::-1] > 0, axis=1)
-        counts[np.arange(len(counts)), highest] = 1
-    if counts.sum(dtype=np.int64) > np.iinfo(counts.dtype).max:
-        # In the end one histogram may hold them all.
-        counts = counts.astype(np.int64)
-    ends = np.searchsorted(graph.fragments, graph.edges)
-    scores, merges, merge_scores = _merge_all(ends, counts, len(graph.fragments), function.percentile)
-    return MergeTree(
-        graph.fragments,
-        graph.edges,
-        scores.astype(np.float32),
-        graph.fragments[merges],
-        merge_scores.astype(np.float32),
+        starts = np.arange(len(graph.edges) + 1)
+        bins, counts = graph.bins[graph.starts[1:] - 1], np.ones(len(graph.edges), np.int32)
+    else:
+        starts, bins, counts = graph.starts, graph.bins.copy(), graph.counts.copy()
+    scores, merges, merge_scores = _merge_all(
+        ends,
+        graph.sizes,
+        starts,
+        bins,
+        counts,
+        function.percentile,
+        function.largest,
+        function.has_size,
+        np.float32(highest_score),
     )
+    return MergeTree(merge_function, graph.fragments, graph.edges, scores, graph.fragments[merges], merge_scores)
 
 
 def build_merge_tree(
-    affinities: npt.NDArray, fragments: npt.NDArray[np.uint64], *, merge_function: str = "hist_quant_75"
+    affinities: npt.NDArray,
+    fragments: npt.NDArray[np.uint64],
+    *,
+    merge_function: str = "hist_quant_75",
+    highest_score: float = 1.0,
 ) -> MergeTree:
     """The merge tree of a volume: `region_graph` and `agglomerate` in one.
 
@@ -163,63 +92,57 @@ def build_merge_tree(
         The first three channels join a voxel to its lower neighbour along z, y and x.
     fragments : uint64 (z, y, x)
         0 is no fragment.
-    merge_function : see `agglomerate`.
+    merge_function, highest_score : see `agglomerate`.
 
     Raises
     ------
     UserError
-        If there is no such merge function, or the arrays are not what they must be (see `region_graph`).
+        If there is no such merge function, or no fragment, or the arrays are not what they must be (see
+        `region_graph`).
     """
-    return agglomerate(region_graph(affinities, fragments), merge_function=merge_function)
+    graph = region_graph(affinities, fragments)
+    return agglomerate(graph, merge_function=merge_function, highest_score=highest_score)
+
+
+# The histogram of an edge is a chain of rows of entries: at first its own row, and behind it those of the edges that
+# it has absorbed. So two are added in constant time; when the sum is scored, it is written back as one histogram, over
+# as many of the rows as it takes.
 
 
 @njit(cache=True, nogil=True)
-def _roots(n_fragments, merges):
-    """Of each fragment, the smallest of its segment after ``merges``."""
-    root = np.arange(n_fragments)
-    # Backwards, because u of a merge is joined to others later, if at all: its root is known by now.
-    for i in range(len(merges) - 1, -1, -1):
-        root[merges[i, 1]] = root[merges[i, 0]]
-    return root
+def _add_up(edge, histogram, starts, lengths, next_row, bins, counts):
+    """Set ``histogram``, int64 (256,), to that of an edge."""
+    histogram[:] = 0
+    row = edge
+    while row >= 0:
+        for i in range(starts[row], starts[row] + lengths[row]):
+            histogram[bins[i]] += counts[i]
+        row = next_row[row]
 
 
 @njit(cache=True, nogil=True)
-def _look_up(volume, ids, values):
-    """``values`` of the sorted ``ids`` for every voxel, and one id that is missing (0 if none)."""
-    out = np.zeros(len(volume), values.dtype)
-    last_id, last_value = np.uint64(0), np.uint64(0)
-    for i in range(len(volume)):
-        # Neighbours mostly share an id.
-        if volume[i] != last_id:
-            last_id = volume[i]
-            last_value = np.uint64(0)
-            if last_id != 0:
-                at = np.searchsorted(ids, last_id)
-                if at == len(ids) or ids[at] != last_id:
-                    return out, last_id
-                last_value = values[at]
-        out[i] = last_value
-    return out, np.uint64(0)
+def _write_back(edge, histogram, starts, lengths, next_row, last_row, bins, counts):
+    """Write ``histogram`` over the rows of its edge; of the rows that are not needed the edge lets go."""
+    row, i, end = edge, starts[edge], starts[edge + 1]
+    for bin_ in range(BINS):
+        n_left = histogram[bin_]
+        while n_left > 0:
+            if i == end:
+                lengths[row] = i - starts[row]
+                row = next_row[row]
+                i, end = starts[row], starts[row + 1]
+            # What exceeds int32 takes another entry. There is one: no fewer have held it before.
+            bins[i], counts[i] = bin_, min(n_left, _MAXIMUM_COUNT)
+            n_left -= counts[i]
+            i += 1
+    lengths[row] = i - starts[row]
+    next_row[row] = -1
+    last_row[edge] = row
 
 
 @njit(cache=True, nogil=True)
-def _score(counts, percentile):
-    """1 - statistic of one edge's histogram."""
-    total = np.int64(0)
-    for count in counts:
-        total += count
-    if percentile == _MEAN:
-        weighted = np.int64(0)
-        for i in range(BINS):
-            weighted += i * np.int64(counts[i])
-        return 1.0 - weighted / (255.0 * total)
-    pivot = percentile * total // 100 + 1
-    seen = np.int64(0)
-    for i in range(BINS):
-        seen += counts[i]
-        if seen >= pivot:
-            return 1.0 - (i + 0.5) / BINS
-    return 1.0
+def _size_factor(size, other):
+    return min(1.0, min(size, other) / LARGE_SIZE)
 
 
 # The edges of each node are a doubly linked list of half-edges: half-edge 2e + k of edge e lies in the list of node
@@ -260,49 +183,67 @@ def _edge_between(a, b, ends, first, after, degrees):
 
 
 @njit(cache=True, nogil=True)
-def _merge_all(ends, counts, n_nodes, percentile):
-    """Agglomerate until no edge is left; ``ends`` (n, 2) are indices of nodes, ``counts`` is used up.
+def _merge_all(ends, sizes, starts, bins, counts, percentile, largest, has_size, highest_score):
+    """Agglomerate up to ``highest_score``; ``ends`` (n, 2) are indices of nodes, ``bins`` and ``counts`` are used up.
 
     Returns the score at which each edge's ends were joined, the merges as pairs of the segments' smallest nodes, and
     their scores.
     """
-    ends = ends.copy()
-    n_edges = len(ends)
-    first = np.full(n_nodes, -1)
-    degrees = np.zeros(n_nodes, np.int64)
-    after, before = np.full(2 * n_edges, -1), np.full(2 * n_edges, -1)
+    n_nodes, n_edges = len(sizes), len(ends)
+    ends, sizes = ends.copy(), sizes.copy()
+    first, degrees = np.full(n_nodes, np.int32(-1)), np.zeros(n_nodes, np.int32)
+    after, before = np.full(2 * n_edges, np.int32(-1)), np.full(2 * n_edges, np.int32(-1))
     # The node that holds a segment's list is the one with the longer list; the segment's name is its smallest node.
-    name = np.arange(n_nodes)
-    scores = np.empty(n_edges)
-    queue = [(0.0, 0, 0) for _ in range(0)]
+    name = np.arange(n_nodes).astype(np.int32)
+    lengths = np.diff(starts).astype(np.int32)
+    next_row, last_row = np.full(n_edges, np.int32(-1)), np.arange(n_edges).astype(np.int32)
+    histogram, scores = np.empty(BINS, np.int64), np.empty(n_edges)
     for e in range(n_edges):
         for k in range(2):
             _link(2 * e + k, ends[e, k], first, after, before, degrees)
-        scores[e] = _score(counts[e], percentile)
-        queue.append((scores[e], e, e))
-    heapq.heapify(queue)
-    n_queued = n_edges
+        _add_up(e, histogram, starts, lengths, next_row, bins, counts)
+        scores[e] = score(histogram, percentile, largest)
+        if has_size:
+            scores[e] *= _size_factor(sizes[ends[e, 0]], sizes[ends[e, 1]])
+    # All edges are sorted once; only those that are scored anew need a queue.
+    order = np.argsort(scores, kind="mergesort").astype(np.int32)
+    n_taken, n_queued, queue = 0, 0, [(0.0, 0, 0) for _ in range(0)]
 
     is_stale, is_deleted = np.zeros(n_edges, np.bool_), np.zeros(n_edges, np.bool_)
-    absorbed_by = np.arange(n_edges)
-    joined_at = np.full(n_edges, np.inf)
-    merges = np.empty((max(n_nodes - 1, 0), 2), np.int64)
-    merge_scores = np.empty(max(n_nodes - 1, 0))
-    n_merges = 0
-    highest_score = 0.0
+    absorbed_by = np.arange(n_edges).astype(np.int32)
+    joined_at = np.full(n_edges, np.float32(np.inf))
+    merges = np.empty((n_nodes - 1, 2), np.int32)
+    merge_scores = np.empty(n_nodes - 1, np.float32)
+    n_merges, last_score = 0, np.float32(0)
 
-    while queue:
-        score, _, e = heapq.heappop(queue)
+    while n_taken < n_edges or queue:
+        # Of equals, the one that has been in the queue for longer.
+        if not queue or (n_taken < n_edges and scores[order[n_taken]] <= queue[0][0]):
+            e = order[n_taken]
+            n_taken += 1
+        else:
+            e = heapq.heappop(queue)[2]
         if is_deleted[e]:
             continue
-        if is_stale[e]:
-            is_stale[e] = False
-            scores[e] = _score(counts[e], percentile)
-            # The running number makes the queue first in, first out among equals.
-            heapq.heappush(queue, (scores[e], n_queued, e))
-            n_queued += 1
-            continue
+        if is_stale[e] or has_size:
+            _add_up(e, histogram, starts, lengths, next_row, bins, counts)
+            if next_row[e] >= 0:
+                _write_back(e, histogram, starts, lengths, next_row, last_row, bins, counts)
+            score_now = score(histogram, percentile, largest)
+            if has_size:
+                score_now *= _size_factor(sizes[ends[e, 0]], sizes[ends[e, 1]])
+            if is_stale[e] or score_now != scores[e]:
+                is_stale[e] = False
+                scores[e] = score_now
+                # The running number makes the queue first in, first out among equals.
+                heapq.heappush(queue, (score_now, n_queued, e))
+                n_queued += 1
+                continue
 
+        # A score may be lower than one before it: a mean by rounding, or one of the largest when there are more.
+        last_score = max(last_score, np.float32(scores[e]))
+        if last_score > highest_score:
+            break
         kept, gone = ends[e, 0], ends[e, 1]
         if degrees[kept] < degrees[gone]:
             kept, gone = gone, kept
@@ -310,9 +251,8 @@ def _merge_all(ends, counts, n_nodes, percentile):
         merges[n_merges, 0] = min(name[kept], name[gone])
         merges[n_merges, 1] = max(name[kept], name[gone])
         name[kept] = merges[n_merges, 0]
-        # A mean may fall behind by rounding.
-        highest_score = max(highest_score, score)
-        merge_scores[n_merges] = joined_at[e] = highest_score
+        sizes[kept] += sizes[gone]
+        merge_scores[n_merges] = joined_at[e] = last_score
         n_merges += 1
         is_deleted[e] = True
         for k in range(2):
@@ -331,7 +271,8 @@ def _merge_all(ends, counts, n_nodes, percentile):
                 else:
                     is_moved_staying = scores[moved] < scores[shared]
                 staying, leaving = (moved, shared) if is_moved_staying else (shared, moved)
-                counts[staying] += counts[leaving]
+                next_row[last_row[staying]] = leaving
+                last_row[staying] = last_row[leaving]
                 is_stale[staying] = True
                 is_deleted[leaving] = True
                 absorbed_by[leaving] = staying

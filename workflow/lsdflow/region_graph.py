@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import uuid
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-from lsdflow.errors import UserError
+from lsdflow.errors import DamagedError, UserError
 from lsdflow.fragments import check_affinities
-
-BINS = 256
+from lsdflow.region_counts import BINS, add_up, append_histograms, count_affinities, histograms
 
 
 @dataclass(frozen=True)
@@ -27,37 +25,34 @@ class RegionGraph:
     ----------
     fragments : uint64 (k,)
         Ids of all fragments, also of those that touch no other; sorted.
+    sizes : int64 (k,)
+        Voxels of each fragment; 0 if the context alone has any.
     edges : uint64 (n, 2)
         Ids ``u < v`` of two fragments that touch; sorted, each pair once.
-    counts : int32 (n, 256)
-        Of each edge, how many affinities between its two fragments lie in each bin. Bin b holds the uint8 affinity b,
-        or a floating point one in [b / 256, (b + 1) / 256) (1.0 in the last).
+    starts : int64 (n + 1,)
+        The histogram of edge i are entries ``starts[i]`` to ``starts[i + 1]`` of `bins` and `counts`.
+    bins : uint8 (m,)
+        The bins that are not empty, ascending. Bin b holds the uint8 affinity b, or a floating point one in
+        [b / 256, (b + 1) / 256) (1.0 in the last).
+    counts : int32 (m,)
+        How many affinities between the two fragments lie in the bin.
     """
 
     fragments: npt.NDArray[np.uint64]
+    sizes: npt.NDArray[np.int64]
     edges: npt.NDArray[np.uint64]
+    starts: npt.NDArray[np.int64]
+    bins: npt.NDArray[np.uint8]
     counts: npt.NDArray[np.int32]
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write to ``path`` (``.npz``), the histograms without their many empty bins."""
-        edge_of_entry, bins = np.nonzero(self.counts)
-        save_arrays(
-            path,
-            fragments=self.fragments,
-            edges=self.edges,
-            entries_per_edge=np.bincount(edge_of_entry, minlength=len(self.edges)).astype(np.uint16),
-            bins=bins.astype(np.uint8),
-            counts=self.counts[edge_of_entry, bins],
-        )
+        """Write to ``path`` (``.npz``)."""
+        save_arrays(path, **vars(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> RegionGraph:
         """Read what `save` wrote; `UserError` if there is no region graph."""
-        stored = load_arrays(path, ("fragments", "edges", "entries_per_edge", "bins", "counts"), "region graph")
-        counts = np.zeros((len(stored["edges"]), BINS), np.int32)
-        edge_of_entry = np.repeat(np.arange(len(counts)), stored["entries_per_edge"])
-        counts[edge_of_entry, stored["bins"]] = stored["counts"]
-        return cls(stored["fragments"], stored["edges"], counts)
+        return cls(**_arrays(path, [field.name for field in fields(cls)]))
 
 
 def region_graph(
@@ -82,58 +77,72 @@ def region_graph(
     Raises
     ------
     UserError
-        If the affinities are outside [0, 1], NaN, or of a wrong shape, or the fragments have another shape, are not
-        integers or are negative.
+        If the affinities are outside [0, 1], NaN, of a wrong shape or more than int32 can count, or the fragments
+        have another shape, are not integers or are negative.
 
     References
     ----------
     ``waterz/backend/region_graph.hpp`` and ``HistogramQuantileProvider.hpp``, whose bins these are.
     """
-    affinities = np.ascontiguousarray(check_affinities(affinities))
-    fragments = check_fragments(fragments)
-    if fragments.shape != affinities.shape[1:]:
-        raise UserError(
-            f"the fragments must have the shape of the affinities, {affinities.shape[1:]}, not {fragments.shape}"
-        )
+    affinities = check_affinities(affinities)
+    shape = affinities.shape[1:]
+    if affinities.size > np.iinfo(np.int32).max:
+        raise UserError(f"{shape} voxels have more affinities than int32 can count: cut the volume into blocks")
+    affinities, fragments = np.ascontiguousarray(affinities), check_fragments(fragments)
+    if fragments.shape != shape:
+        raise UserError(f"the fragments must have the shape of the affinities, {shape}, not {fragments.shape}")
     context = tuple(int(n) for n in context)
-    if len(context) != 3 or any(not 0 <= c <= n for c, n in zip(context, fragments.shape, strict=True)):
-        raise ValueError(f"context must be three numbers of planes within {fragments.shape}, not {context}")
+    if len(context) != 3 or any(not 0 <= c <= n for c, n in zip(context, shape, strict=True)):
+        raise ValueError(f"context must be three numbers of planes within {shape}, not {context}")
     scale = 1.0 if affinities.dtype == np.uint8 else float(BINS)
-    edges, counts = _count_affinities(affinities, fragments, scale, *context)
-    order = np.lexsort((edges[:, 1], edges[:, 0]))
-    return RegionGraph(_ids(fragments), edges[order], counts[order])
+    ids, sizes, pairs, entry_pairs, entry_bins = count_affinities(affinities, fragments, scale, *context)
+    ends = np.stack([pairs >> np.uint64(32), pairs & np.uint64(2**32 - 1)], axis=1)
+    edges, rows = _unique_edges(np.sort(ids[ends], axis=1))
+    order = np.argsort(ids)
+    return RegionGraph(ids[order], sizes[order], edges, *histograms(entry_pairs, entry_bins, rows))
 
 
-def merge_region_graphs(graphs: Sequence[RegionGraph]) -> RegionGraph:
-    """The graph of a volume from those of its blocks: histograms of the same edge are added.
+def merge_region_graphs(graphs: Iterable[RegionGraph | str | os.PathLike]) -> RegionGraph:
+    """The graph of a volume from those of its blocks, in any order: sizes and histograms are added.
+
+    Parameters
+    ----------
+    graphs : region graphs, or paths of saved ones
+        Files are read twice, one after the other, so that memory holds the result and one of them: where there is
+        much, name files rather than load them.
 
     Raises
     ------
     UserError
-        If there are more affinities between two fragments than int32 can count.
+        If there is no region graph at a path, or two fragments have more affinities than int32 can count.
     """
+    graphs = list(graphs)
     if not graphs:
         # What a job without blocks has to say.
-        return RegionGraph(np.empty(0, np.uint64), np.empty((0, 2), np.uint64), np.empty((0, BINS), np.int32))
-    fragments = np.unique(np.concatenate([graph.fragments for graph in graphs]))
-    edges = np.concatenate([graph.edges for graph in graphs])
-    order = np.lexsort((edges[:, 1], edges[:, 0]))
-    is_first = np.ones(len(edges), bool)
-    is_first[1:] = (edges[order[1:]] != edges[order[:-1]]).any(axis=1)
-    merged_of_edge = np.empty(len(edges), np.int64)
-    merged_of_edge[order] = np.cumsum(is_first) - 1
-    counts = np.zeros((int(is_first.sum()), BINS), np.int32)
-    totals = np.zeros(len(counts), np.int64)
-    n_before = 0
+        return region_graph(np.zeros((3, 1, 1, 1), np.uint8), np.zeros((1, 1, 1), np.uint64))
+    parts = [_arrays(graph, ["fragments", "sizes", "edges", "starts"]) for graph in graphs]
+    fragments, places = np.unique(np.concatenate([part["fragments"] for part in parts]), return_inverse=True)
+    sizes = np.zeros(len(fragments), np.int64)
+    np.add.at(sizes, places, np.concatenate([part["sizes"] for part in parts]))
+    lengths = np.concatenate([np.diff(part["starts"]) for part in parts])
+    edges = np.concatenate([part["edges"] for part in parts])
+    del parts
+    edges, rows = _unique_edges(edges)
+    # There is room for all entries of all graphs: those of an edge come together, then equal bins become one.
+    starts = np.zeros(len(edges) + 1, np.int64)
+    np.add.at(starts[1:], rows, lengths)
+    np.cumsum(starts, out=starts)
+    bins, counts = np.empty(starts[-1], np.uint8), np.empty(starts[-1], np.int32)
+    ends, n_before = starts[:-1].copy(), 0
     for graph in graphs:
-        # Within one graph an edge comes once, so adding through an index loses nothing.
-        rows = merged_of_edge[n_before : n_before + len(graph.edges)]
-        counts[rows] += graph.counts
-        totals[rows] += graph.counts.sum(axis=1, dtype=np.int64)
-        n_before += len(graph.edges)
-    if totals.max(initial=0) > np.iinfo(np.int32).max:
-        raise UserError("two fragments share more affinities than int32 can count: use smaller fragments")
-    return RegionGraph(fragments, edges[order][is_first], counts)
+        part = _arrays(graph, ["starts", "bins", "counts"])
+        n_edges = len(part["starts"]) - 1
+        append_histograms(rows[n_before : n_before + n_edges], *part.values(), ends, bins, counts)
+        n_before += n_edges
+    n_entries = add_up(starts, bins, counts)
+    if n_entries < 0:
+        raise UserError("two fragments have more affinities of one value than int32 can count: use smaller fragments")
+    return RegionGraph(fragments, sizes, edges, starts, bins[:n_entries], counts[:n_entries])
 
 
 def check_fragments(fragments: npt.NDArray) -> npt.NDArray[np.uint64]:
@@ -162,79 +171,29 @@ def save_arrays(path: str | os.PathLike, **arrays: npt.NDArray) -> None:
 
 
 def load_arrays(path: str | os.PathLike, names: Sequence[str], what: str) -> dict[str, npt.NDArray]:
-    """Read an ``.npz`` file with the arrays ``names``; `UserError` if it is not one that holds ``what``."""
+    """Read an ``.npz`` file with the arrays ``names``; `UserError` if there is none, or it does not hold ``what``."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in names}
     except FileNotFoundError as error:
         raise UserError(f"there is no {what} at {path}") from error
     except (KeyError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-        raise UserError(f"{path} holds no {what}: make it again ({error})") from error
+        raise DamagedError(f"{path} holds no {what}: make it again ({error})") from error
 
 
-def _ids(fragments: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The ids in ``fragments`` without 0, sorted."""
-    flat = fragments.ravel()
-    # Neighbours along x mostly share an id: one of each run is enough to sort.
-    begins_run = np.ones(flat.size, bool)
-    begins_run[1:] = flat[1:] != flat[:-1]
-    ids = np.unique(flat[begins_run])
-    return ids[ids > 0]
+def _arrays(graph: RegionGraph | str | os.PathLike, names: Sequence[str]) -> dict[str, npt.NDArray]:
+    """Some arrays of a region graph or of a saved one."""
+    if isinstance(graph, RegionGraph):
+        return {name: getattr(graph, name) for name in names}
+    return load_arrays(graph, names, "region graph")
 
 
-@njit(cache=True, nogil=True)
-def _grown(rows):
-    """``rows`` with room for twice as many."""
-    more = np.zeros((2 * rows.shape[0], rows.shape[1]), rows.dtype)
-    more[: rows.shape[0]] = rows
-    return more
-
-
-@njit(cache=True, nogil=True)
-def _slot(u, v, edges, table):
-    """Where in the hash ``table`` (a power of 2 long) edge (u, v) is, or the empty slot (-1) where it belongs."""
-    # Odd constants without a pattern spread neighbouring ids over the upper half of the product.
-    spread = (u * np.uint64(0x9E3779B97F4A7C15)) ^ (v * np.uint64(0xC2B2AE3D27D4EB4F))
-    slot = np.int64(spread >> np.uint64(32)) & (len(table) - 1)
-    while table[slot] >= 0 and (edges[table[slot], 0] != u or edges[table[slot], 1] != v):
-        slot = (slot + 1) & (len(table) - 1)
-    return slot
-
-
-@njit(cache=True, nogil=True)
-def _count_affinities(affinities, fragments, scale, context_z, context_y, context_x):
-    """Edges in the order they are met, and histograms of ``scale`` times their affinities."""
-    edges, counts, n_edges = np.zeros((64, 2), np.uint64), np.zeros((64, BINS), np.int32), 0
-    # A hash table of its own: numba's dictionary takes a quarter of a minute to compile.
-    table = np.full(4 * len(edges), -1)
-    n_z, n_y, n_x = fragments.shape
-    for axis in range(3):
-        step_z, step_y, step_x = int(axis == 0), int(axis == 1), int(axis == 2)
-        last_u, last_v, edge = np.uint64(0), np.uint64(0), 0
-        for z in range(max(context_z, step_z), n_z):
-            for y in range(max(context_y, step_y), n_y):
-                # Rows, because one index is several times faster than three.
-                uppers, lowers = fragments[z, y], fragments[z - step_z, y - step_y]
-                row = affinities[axis, z, y]
-                for x in range(max(context_x, step_x), n_x):
-                    upper, lower = uppers[x], lowers[x - step_x]
-                    if upper == lower or upper == 0 or lower == 0:
-                        continue
-                    u, v = min(upper, lower), max(upper, lower)
-                    # Along a face between two fragments the same pair comes again and again.
-                    if u != last_u or v != last_v:
-                        last_u, last_v = u, v
-                        slot = _slot(u, v, edges, table)
-                        if table[slot] < 0:
-                            if n_edges == len(edges):
-                                edges, counts = _grown(edges), _grown(counts)
-                                table = np.full(4 * len(edges), -1)
-                                for e in range(n_edges):
-                                    table[_slot(edges[e, 0], edges[e, 1], edges, table)] = e
-                                slot = _slot(u, v, edges, table)
-                            table[slot] = n_edges
-                            edges[n_edges, 0], edges[n_edges, 1] = u, v
-                            n_edges += 1
-                        edge = table[slot]
-                    counts[edge, min(int(row[x] * scale), BINS - 1)] += 1
-    return edges[:n_edges].copy(), counts[:n_edges].copy()
+def _unique_edges(edges: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """Sorted ``edges`` ``(n, 2)``, each once, and where each of the given ones is among them."""
+    order = np.lexsort((edges[:, 1], edges[:, 0]))
+    edges = edges[order]
+    is_first = np.ones(len(edges), bool)
+    is_first[1:] = (edges[1:] != edges[:-1]).any(axis=1)
+    rows = np.empty(len(edges), np.int64)
+    rows[order] = np.cumsum(is_first) - 1
+    return edges[is_first], rows
