@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import resource
 import sys
 import time
 import traceback
@@ -45,6 +46,8 @@ def job(snakemake) -> Iterator[dict[str, Any]]:
                     outputs=[str(path) for path in snakemake.output],
                     threads=snakemake.threads,
                     seconds=round(time.monotonic() - begin, 3),
+                    # Of the process so far, in KiB on Linux: Snakemake's benchmark looks now and then, missing peaks.
+                    peak_memory_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
                     **more,
                 )
                 folder = result_folder(snakemake.output[0])
