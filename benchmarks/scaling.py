@@ -151,11 +151,11 @@ def page(table: pd.DataFrame, walls: dict[int, float], scores: dict[int, dict], 
     lines = [
         "# Volumes of growing size",
         "",
-        "Affinities of synthetic neurites (three channels, uint8, `benchmarks/tissue.py`) are segmented by the workflow's "
-        f"own jobs, two at a time on two cores: blocks of {BLOCK}³ voxels with {CONTEXT} voxels of context, `chunks: "
-        f"{JOBS}`, so that each rule has at most two jobs whatever the volume. Seconds are those of a core, summed over "
-        "the jobs of a rule, from where its script begins to work; the wall time has everything, the start of Snakemake "
-        "and of each Python too. Memory is the largest resident set of any job's process.",
+        "Affinities of synthetic neurites (three channels, uint8, `benchmarks/tissue.py`) are segmented by the "
+        f"workflow's own jobs, two at a time on two cores: blocks of {BLOCK}³ voxels with {CONTEXT} voxels of context, "
+        f"`chunks: {JOBS}`, so that each rule has at most two jobs whatever the volume. Seconds are those of a core, "
+        "summed over the jobs of a rule, from where its script begins to work; the wall time has everything, the start "
+        "of Snakemake and of each Python too. Memory is the largest resident set of any job's process.",
         "",
         "| volume | blocks | "
         + " | ".join(s.replace("_", " ") for s in STAGES)
@@ -175,8 +175,8 @@ def page(table: pd.DataFrame, walls: dict[int, float], scores: dict[int, dict], 
         "",
         f"Time per voxel at {last}³ is **{ratio:.2f}** times that at {first}³: "
         + ", ".join(f"{s.replace('_', ' ')} {per.loc[last, s] / per.loc[first, s]:.2f}" for s in STAGES)
-        + f". A block of {BLOCK}³ in the corner of a volume sees {(1 + CONTEXT / BLOCK) ** 3:.2f} times its own voxels, "
-        f"and one in the middle {(1 + 2 * CONTEXT / BLOCK) ** 3:.2f} times.",
+        + f". A block of {BLOCK}³ in a corner of a volume sees {(1 + CONTEXT / BLOCK) ** 3:.2f} times its own "
+        f"voxels, and one in the middle {(1 + 2 * CONTEXT / BLOCK) ** 3:.2f} times.",
         "",
         "| stage | microseconds per voxel | memory of the largest job | a teravoxel, one core | on 1000 cores |",
         "|---|---|---|---|---|",
@@ -194,9 +194,9 @@ def page(table: pd.DataFrame, walls: dict[int, float], scores: dict[int, dict], 
         lines.append(f"| {stage.replace('_', ' ')} | {each:.3f} | {memory:.2f} GiB | {hours:.1f} h | {spread} |")
     lines += [
         "",
-        "The last columns follow the line from the largest volume, with blocks that have neighbours on all sides. Only "
-        "the merge tree holds something of the whole volume, the region graph: it is one job, and its memory grows with "
-        "the volume.",
+        "The last columns follow the line from the largest volume, with blocks that have neighbours on all sides. "
+        "Only the merge tree holds something of the whole volume, the region graph: it is one job, and its memory "
+        "grows with the volume.",
         "",
         "![Time and memory against volume](scaling.png)",
         "",
