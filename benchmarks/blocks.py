@@ -35,7 +35,7 @@ THRESHOLDS = np.arange(0.02, 1, 0.02)
 ALONG = (2, 3, 4)  # blocks along each axis
 CONTEXTS = (16, 32, 48)
 NEAREST = [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
-SHOWN = 96  # voxels along an edge of the picture
+SHOWN = 144  # voxels along an edge of the picture
 
 
 def by_scipy_and_skimage(affinities: np.ndarray) -> np.ndarray:

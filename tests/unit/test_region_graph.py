@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsdflow.blocks import BlockGrid
-from lsdflow.errors import UserError
+from lsdflow.errors import DamagedError, UserError
 from lsdflow.region_graph import RegionGraph, merge_region_graphs, region_graph
 from lsdflow.volumes import Roi
 
@@ -37,8 +37,15 @@ def reference_graph(affinities, fragments):
     return histograms
 
 
+def dense(graph):
+    """Histograms as a table, (n, 256)."""
+    counts = np.zeros((len(graph.edges), 256), int)
+    counts[np.repeat(np.arange(len(counts)), np.diff(graph.starts)), graph.bins] = graph.counts
+    return counts
+
+
 def assert_same(a, b):
-    for name in ("fragments", "edges", "counts"):
+    for name in ("fragments", "sizes", "edges", "starts", "bins", "counts"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
         assert getattr(a, name).dtype == getattr(b, name).dtype
 
@@ -50,18 +57,40 @@ def test_two_voxels_worked_by_hand():
     affinities[2, 0, 0] = 10, 20, 30
     graph = region_graph(affinities, fragments)
     assert graph.fragments.tolist() == [2, 5]
+    assert graph.sizes.tolist() == [1, 2]
     assert graph.edges.tolist() == [[2, 5]]
-    assert graph.counts.sum() == graph.counts[0, 30] == 1
+    assert graph.starts.tolist() == [0, 1]
+    assert graph.bins.tolist() == [30] and graph.counts.tolist() == [1]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_edges_and_histograms_are_those_of_a_loop_over_voxels(seed):
     affinities, fragments = random_volume(seed=seed)
     graph, expected = region_graph(affinities, fragments), reference_graph(affinities, fragments)
-    assert graph.edges.dtype == np.uint64 and graph.counts.dtype == np.int32
+    dtypes = [array.dtype for array in vars(graph).values()]
+    assert dtypes == [np.uint64, np.int64, np.uint64, np.int64, np.uint8, np.int32]
     assert [tuple(map(int, edge)) for edge in graph.edges] == sorted(expected)
-    np.testing.assert_array_equal(graph.counts, [expected[pair] for pair in sorted(expected)])
-    np.testing.assert_array_equal(graph.fragments, np.unique(fragments[fragments > 0]))
+    np.testing.assert_array_equal(dense(graph), [expected[pair] for pair in sorted(expected)])
+    ids, sizes = np.unique(fragments[fragments > 0], return_counts=True)
+    np.testing.assert_array_equal(graph.fragments, ids)
+    np.testing.assert_array_equal(graph.sizes, sizes)
+
+
+def test_a_histogram_has_no_empty_bins_and_ascending_ones():
+    graph = region_graph(*random_volume())
+    assert graph.counts.min() > 0 and graph.starts[-1] == len(graph.bins) == len(graph.counts)
+    for begin, end in zip(graph.starts[:-1], graph.starts[1:], strict=True):
+        assert (np.diff(graph.bins[begin:end].astype(int)) > 0).all()
+
+
+def test_more_fragments_and_edges_than_there_was_room_for_at_first():
+    # Every voxel a fragment: the tables grow many times.
+    fragments = np.random.default_rng(0).permutation(16 * 17 * 18).astype(np.uint64).reshape(16, 17, 18) * 10**15
+    affinities = np.random.default_rng(1).integers(0, 256, (3, 16, 17, 18), dtype=np.uint8)
+    graph, expected = region_graph(affinities, fragments), reference_graph(affinities, fragments)
+    assert [tuple(map(int, edge)) for edge in graph.edges] == sorted(expected)
+    np.testing.assert_array_equal(dense(graph), [expected[pair] for pair in sorted(expected)])
+    assert graph.sizes.tolist() == [1] * (16 * 17 * 18 - 1)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -74,7 +103,7 @@ def test_floating_point_affinities_fall_into_the_bins_of_the_uint8_they_stand_fo
 def test_a_bin_is_a_256th_wide_and_1_falls_into_the_last(affinity, bin_):
     affinities = np.full((3, 1, 1, 2), affinity, np.float32)
     graph = region_graph(affinities, np.array([[[1, 2]]], np.uint64))
-    assert np.flatnonzero(graph.counts[0]).tolist() == [bin_]
+    assert graph.bins.tolist() == [bin_] and graph.counts.tolist() == [1]
 
 
 def test_long_range_channels_do_not_count():
@@ -82,26 +111,58 @@ def test_long_range_channels_do_not_count():
     assert_same(region_graph(np.concatenate([affinities, affinities]), fragments), region_graph(affinities, fragments))
 
 
-@settings(max_examples=30, deadline=None)
-@given(block_shape=st.tuples(*[st.integers(1, 11)] * 3), seed=st.integers(0, 9))
-def test_the_graphs_of_blocks_add_up_to_that_of_the_volume_exactly(block_shape, seed):
-    affinities, fragments = random_volume(seed=seed)
-    grid = BlockGrid(Roi.of_shape(fragments.shape), block_shape)
+def graphs_of_blocks(affinities, fragments, block_shape):
     graphs = []
-    for block in grid:
+    for block in BlockGrid(Roi.of_shape(fragments.shape), block_shape):
         context = [int(b > 0) for b in block.begin]
         read = Roi(tuple(b - c for b, c in zip(block.begin, context, strict=True)), block.end)
         graphs.append(region_graph(affinities[(..., *read.slices)], fragments[read.slices], context=context))
-    whole = region_graph(affinities, fragments)
+    return graphs
+
+
+@settings(max_examples=30, deadline=None)
+@given(block_shape=st.tuples(*[st.integers(1, 11)] * 3), seed=st.integers(0, 9))
+def test_the_graphs_of_blocks_add_up_to_that_of_the_volume_exactly(block_shape, seed):
+    volume = random_volume(seed=seed)
+    graphs, whole = graphs_of_blocks(*volume, block_shape), region_graph(*volume)
     assert_same(merge_region_graphs(graphs), whole)
-    assert_same(merge_region_graphs(graphs[::-1]), whole)
+    assert_same(merge_region_graphs(reversed(graphs)), whole)
+
+
+def test_saved_graphs_are_merged_as_those_in_memory_and_some_at_a_time(tmp_path):
+    graphs = graphs_of_blocks(*random_volume(), (4, 5, 6))
+    for i, graph in enumerate(graphs):
+        graph.save(tmp_path / f"{i}.npz")
+    paths = [tmp_path / f"{i}.npz" for i in range(len(graphs))]
+    whole = merge_region_graphs(graphs)
+    assert_same(merge_region_graphs(paths), whole)
+    assert_same(merge_region_graphs([merge_region_graphs(paths[:5]), *map(str, paths[5:7]), *graphs[7:]]), whole)
+
+
+def test_planes_of_context_count_no_voxels_and_no_pairs_among_themselves():
+    affinities, fragments = random_volume()
+    graph = region_graph(affinities, fragments, context=(2, 0, 1))
+    inside = fragments[2:, :, 1:]
+    expected = [np.count_nonzero(inside == fragment) for fragment in graph.fragments]
+    np.testing.assert_array_equal(graph.sizes, expected)
+    # A pair counts if its upper voxel does.
+    n_pairs = sum(
+        np.count_nonzero((a != b) & (a > 0) & (b > 0))
+        for a, b in ((inside, fragments[1:-1, :, 1:]), (inside[:, 1:], inside[:, :-1]), (inside, fragments[2:, :, :-1]))
+    )
+    assert graph.counts.sum() == n_pairs
+
+
+def test_no_graphs_make_an_empty_one():
+    assert_same(merge_region_graphs([]), region_graph(np.zeros((3, 2, 2, 2), np.uint8), np.zeros((2, 2, 2), int)))
 
 
 def test_a_fragment_that_touches_no_other_is_kept():
     fragments = np.array([[[7, 7, 0, 3]]], np.uint64)
     graph = region_graph(np.zeros((3, 1, 1, 4), np.uint8), fragments)
     assert graph.fragments.tolist() == [3, 7]
-    assert graph.edges.shape == (0, 2) and graph.counts.shape == (0, 256)
+    assert graph.sizes.tolist() == [1, 2]
+    assert graph.edges.shape == (0, 2) and graph.starts.tolist() == [0] and len(graph.counts) == 0
 
 
 def test_a_volume_of_zeros_has_an_empty_graph():
@@ -122,19 +183,31 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
         RegionGraph.load(tmp_path / "graph.npz")
     region_graph(*random_volume()).save(tmp_path / "graph.npz")
     content = (tmp_path / "graph.npz").read_bytes()
-    for broken in (content[: len(content) // 2], b"", b"text"):
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    for broken in (content[: len(content) // 2], bytes(flipped), b"", b"text"):
         (tmp_path / "graph.npz").write_bytes(broken)
-        with pytest.raises(UserError, match="graph.npz holds no region graph"):
+        with pytest.raises(DamagedError, match="graph.npz holds no region graph"):
             RegionGraph.load(tmp_path / "graph.npz")
+        with pytest.raises(DamagedError, match="graph.npz holds no region graph"):
+            merge_region_graphs([tmp_path / "graph.npz"])
 
 
-def test_histograms_that_int32_cannot_hold_are_refused():
-    counts = np.zeros((1, 256), np.int32)
-    counts[0, 3] = 2**30
-    graph = RegionGraph(np.array([1, 2], np.uint64), np.array([[1, 2]], np.uint64), counts)
-    merge_region_graphs([graph])
+def test_counts_that_int32_cannot_hold_are_refused():
+    ids, edges = np.array([1, 2], np.uint64), np.array([[1, 2]], np.uint64)
+    graphs = [
+        RegionGraph(ids, np.ones(2, int), edges, np.array([0, 1]), np.array([3], np.uint8), np.array([n], np.int32))
+        for n in (2**30, 2**30 - 1, 1)
+    ]
+    assert merge_region_graphs(graphs[:2]).counts.tolist() == [2**31 - 1]
     with pytest.raises(UserError, match="int32"):
-        merge_region_graphs([graph] * 2)
+        merge_region_graphs(graphs)
+
+
+def test_a_block_of_more_affinities_than_int32_can_count_is_refused():
+    shape = (895, 895, 895)
+    with pytest.raises(UserError, match="cut the volume into blocks"):
+        region_graph(np.broadcast_to(np.uint8(1), (3, *shape)), np.broadcast_to(np.uint64(1), shape))
 
 
 @pytest.mark.parametrize(

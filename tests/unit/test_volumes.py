@@ -74,9 +74,9 @@ def test_a_new_volume_is_empty_and_replaces_an_old_one(tmp_path):
         ((20, 30, 40), None, [20, 30, 40], [20, 30, 40]),
         # Shards are whole chunks, no more of them than the volume needs.
         ((300, 100, 64), None, [256, 128, 64], [64, 64, 64]),
-        # A shard that is asked for is kept; its chunks divide it.
+        # A shard that is asked for is kept; its chunks divide it, and hold all channels.
         ((100, 100, 100), (32, 48, 96), [32, 48, 96], [32, 48, 48]),
-        ((3, 100, 100, 100), (50, 50, 50), [3, 50, 50, 50], [1, 50, 50, 50]),
+        ((3, 100, 100, 100), (50, 50, 50), [3, 50, 50, 50], [3, 50, 50, 50]),
         # Also where it is larger than the volume.
         ((30, 30, 30), (64, 64, 64), [64, 64, 64], None),
     ],

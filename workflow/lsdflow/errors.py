@@ -9,4 +9,11 @@ class UserError(Exception):
 
 
 class DamagedError(UserError):
-    """Stored data that were cut off or changed since they were written: they have to be made again."""
+    """Stored data that were cut off or changed since they were written: they have to be made again.
+
+    ``where`` begins with the path of the file or store.
+    """
+
+    def __init__(self, message: str, where: str) -> None:
+        super().__init__(message)
+        self.where = where

@@ -178,7 +178,7 @@ def load_arrays(path: str | os.PathLike, names: Sequence[str], what: str) -> dic
     except FileNotFoundError as error:
         raise UserError(f"there is no {what} at {path}") from error
     except (KeyError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-        raise DamagedError(f"{path} holds no {what}: make it again ({error})") from error
+        raise DamagedError(f"{path} holds no {what}: make it again ({error})", str(path)) from error
 
 
 def _arrays(graph: RegionGraph | str | os.PathLike, names: Sequence[str]) -> dict[str, npt.NDArray]:

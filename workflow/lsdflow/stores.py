@@ -68,7 +68,8 @@ def damaged(where: str, what: object) -> DamagedError:
     """The error that says where data are damaged, how that showed, and what to do."""
     return DamagedError(
         f"damaged data at {where}, by a full disk, a lost node or a bad copy maybe ({what}): "
-        "remove this Zarr store and run again, which makes it anew"
+        "remove this Zarr store and run again, which makes it anew",
+        where,
     )
 
 

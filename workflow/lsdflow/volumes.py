@@ -166,7 +166,8 @@ def _create_array(
         name,
         shape=tuple(shape),
         dtype=dtype,
-        chunks=(1,) * len(lead) + tuple(chunk_zyx),
+        # All channels together: they are read together, and Neuroglancer cannot mix those of several chunks.
+        chunks=lead + tuple(chunk_zyx),
         shards=lead + shards,
         # Blosc itself notices few of the bits that flip.
         compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import resource
+import shutil
 import sys
 import time
 import traceback
@@ -64,7 +65,7 @@ def job(snakemake) -> Iterator[dict[str, Any]]:
         if message is None:
             raise
         if isinstance(error, DamagedError):
-            message = _forget_damaged(snakemake) or message
+            message = _forget_damaged(snakemake, error) or message
         print(f"\nerror in {snakemake.rule}: {message}\n", file=sys.stderr)
         sys.exit(1)
 
@@ -78,20 +79,27 @@ def _stores_of_blocks(snakemake) -> list[Path]:
 def _check_stores(snakemake) -> None:
     for store in _stores_of_blocks(snakemake):
         if missing := first_missing(store / "done"):
-            raise DamagedError(f"damaged data: {missing} is missing, or was cut off")
+            raise DamagedError(f"damaged data: {missing} is missing, or was cut off", str(missing))
 
 
-def _forget_damaged(snakemake) -> str | None:
-    """Forget the damaged blocks of the inputs; what to tell the user, None if none is damaged."""
+def _forget_damaged(snakemake, error: DamagedError) -> str | None:
+    """Forget what is damaged among the inputs; what to tell the user, None if that is left to him."""
     told = []
+    for path in map(Path, snakemake.input):
+        # Made of blocks that are there, in no time; what cost more than that, nobody but the user removes.
+        if path.name == "merge_tree.zarr" or path.suffix == ".npz" and path.parent.name == "region_graph":
+            if error.where.startswith(str(path)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                told.append(f"{path} is damaged")
     for store in _stores_of_blocks(snakemake):
         if n_damaged := forget_damaged(store / "done"):
             # Without the list of blocks, Snakemake runs the jobs again that write them.
             for marker in store.with_suffix("").glob("chunk-*"):
                 marker.unlink(missing_ok=True)
             blocks = "1 block" if n_damaged == 1 else f"{n_damaged} blocks"
-            told.append(f"{blocks} of {store} damaged, by a full disk, a lost node or a bad copy maybe")
-    return "; ".join(told) + ": run again, and what is damaged is made anew" if told else None
+            told.append(f"{blocks} of {store} damaged")
+    remedy = ", by a full disk, a lost node or a bad copy maybe: run again, and what is damaged is made anew"
+    return "; ".join(told) + remedy if told else None
 
 
 def _explanation(error: BaseException) -> str | None:
