@@ -19,7 +19,8 @@ from lsdflow.code_hash import imported_modules
 
 WORKFLOW = REPOSITORY / "workflow"
 ENVIRONMENTS = REPOSITORY / "envs"
-SHARED = WORKFLOW / "scripts" / "lsdflow_job.py"
+# What scripts import of each other: all of them the first, those of scattered rules the second.
+JOB, CHUNK = (WORKFLOW / "scripts" / name for name in ("lsdflow_job.py", "lsdflow_chunk.py"))
 
 # Packages whose name is not that of the module, and one that a module of another package asks for.
 PACKAGES = {"skimage": "scikit-image", "yaml": "pyyaml", "bioimage_cpp": "bioimage-cpp"}
@@ -46,7 +47,8 @@ SCRIPTS = scripts_by_environment()
 
 def modules_of(script: Path) -> set[Path]:
     """The files of this project that a script runs."""
-    files = {script, SHARED} | imported_modules(script) | imported_modules(SHARED)
+    own = {script, JOB} | ({CHUNK} if CHUNK.stem in imports(script) else set())
+    files = own.union(*map(imported_modules, own))
     for module in {name for file in files for name in BY_NAME.get(file.name, ())}:
         path = WORKFLOW / "lsdflow" / module
         files |= {path} | imported_modules(path)
@@ -67,7 +69,7 @@ def imports(file: Path) -> set[str]:
 def packages_of(script: Path) -> set[str]:
     """The packages from elsewhere that a script needs."""
     names = {name for file in modules_of(script) for name in imports(file)}
-    foreign = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"lsdflow", SHARED.stem}
+    foreign = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"lsdflow", JOB.stem, CHUNK.stem}
     packages = {PACKAGES.get(module, module) for module in foreign}
     return packages | {package for module, package in ASKED_FOR.items() if module in names}
 
@@ -81,7 +83,7 @@ def listed(environment: str) -> set[str]:
 
 
 def test_every_script_has_an_environment():
-    scripts = set((WORKFLOW / "scripts").glob("*.py")) - {SHARED}
+    scripts = set((WORKFLOW / "scripts").glob("*.py")) - {JOB, CHUNK}
     assert set().union(*SCRIPTS.values()) == scripts
 
 

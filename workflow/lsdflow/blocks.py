@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import uuid
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from lsdflow.errors import UserError
+from lsdflow.markers import are_intact, read_marker, write_marker
 from lsdflow.progress import Progress
 from lsdflow.volumes import Roi, Volume
 
@@ -103,17 +101,13 @@ class DoneBlocks:
 
     def is_done(self, index: int) -> bool:
         """Whether block ``index`` was finished under this fingerprint, and its files are as they were then."""
-        content = _content_of(self._marker(index))
-        return content is not None and content[0] == self.fingerprint and _are_intact(self.folder, content[1])
+        content = read_marker(self._marker(index))
+        return content is not None and content[0] == self.fingerprint and are_intact(self.folder, content[1])
 
     def mark(self, index: int) -> None:
         """Note that block ``index`` is finished; to be called after its data are written."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        states = {os.path.relpath(file, self.folder.parent): _state(file) for file in self.files(index)}
-        # Written aside and renamed: a job killed here leaves the old marker or the new one, never half of one.
-        aside = self.folder / f".{index}.{uuid.uuid4().hex}"
-        aside.write_text(json.dumps({"fingerprint": self.fingerprint, "files": states}), encoding="utf-8")
-        os.replace(aside, self._marker(index))
+        write_marker(self._marker(index), self.fingerprint, self.files(index))
 
     def remaining(self, indices: Iterable[int]) -> list[int]:
         """Those of ``indices`` that are not done, in the same order."""
@@ -121,62 +115,6 @@ class DoneBlocks:
 
     def _marker(self, index: int) -> Path:
         return self.folder / f"{index}.done"
-
-
-def forget_damaged(folder: str | os.PathLike) -> int:
-    """Remove the markers of blocks in ``folder`` whose files are not as they were written; the number of those."""
-    n_damaged = 0
-    for marker in Path(folder).glob("*.done"):
-        content = _content_of(marker)
-        if content is None or not _are_intact(Path(folder), content[1]):
-            marker.unlink(missing_ok=True)
-            n_damaged += 1
-    return n_damaged
-
-
-def first_missing(folder: str | os.PathLike) -> Path | None:
-    """A file that a marker in ``folder`` names and that is gone, or has another length; None if there is none.
-
-    Zarr reads zeros where a file is gone, so this has to be asked. It looks at no file's content.
-    """
-    for marker in sorted(Path(folder).glob("*.done")):
-        content = _content_of(marker)
-        for name, state in content[1].items() if content else ():
-            file = Path(folder).parent / name
-            if _length(file) != (None if state is None else state[0]):
-                return file
-    return None
-
-
-def _content_of(marker: Path) -> tuple[str, dict[str, list[int] | None]] | None:
-    """Fingerprint and files of a marker; None if there is none, or a torn one."""
-    try:
-        content = json.loads(marker.read_bytes())
-        return content["fingerprint"], content["files"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _length(file: Path) -> int | None:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return None
-
-
-def _state(file: Path) -> list[int] | None:
-    """Length and checksum of a file; None if there is none."""
-    if (length := _length(file)) is None:
-        return None
-    checksum = 0
-    with open(file, "rb") as content:
-        while piece := content.read(1 << 24):
-            checksum = zlib.crc32(piece, checksum)
-    return [length, checksum]
-
-
-def _are_intact(folder: Path, states: dict[str, list[int] | None]) -> bool:
-    return all(_state(folder.parent / name) == state for name, state in states.items())
 
 
 def files_of_block(volumes: Iterable[Volume], block: Roi) -> list[Path]:

@@ -38,7 +38,7 @@ class _BlindStore(CheckedStore):
 
 def read_box(data: Any, roi: Roi, channels: slice = slice(None)) -> np.ndarray:
     """The voxels of ``roi`` of a NumPy or Zarr array, with ``channels`` if it has any; DamagedError if not intact."""
-    box = (channels, *roi.slices) if data.ndim == 4 else roi.slices
+    box = (channels, *roi.slices) if len(data.shape) == 4 else roi.slices
     if not isinstance(data, zarr.Array):
         return np.asarray(data[box])
     try:

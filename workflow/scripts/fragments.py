@@ -7,7 +7,8 @@ from lsdflow.block_fragments import FragmentSettings, fragments_of_block
 from lsdflow.blocks import BlockGrid, run_blocks
 from lsdflow.roi import as_roi
 from lsdflow.volumes import open_mask, open_volume
-from lsdflow_job import chunk_of, done_blocks, job, region_of, write_chunk
+from lsdflow_chunk import chunk_of, done_blocks, write_chunk
+from lsdflow_job import job, region_of
 
 with job(snakemake):
     params, files = snakemake.params, snakemake.input

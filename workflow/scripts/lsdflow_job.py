@@ -9,13 +9,13 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-from lsdflow.blocks import BlockGrid, DoneBlocks, files_of_block, first_missing, forget_damaged
 from lsdflow.errors import DamagedError, UserError
+from lsdflow.markers import first_missing, forget_damaged
 from lsdflow.provenance import file_hash, provenance, settings_hash, write_provenance
 from lsdflow.roi import Roi
 from lsdflow.volumes import Volume, open_volume
@@ -139,21 +139,6 @@ def _identity(path: Path) -> str:
     return settings_hash([[str(file.relative_to(path)), stat.st_size, stat.st_mtime_ns] for file, stat in files])
 
 
-def done_blocks(snakemake, store: Path, grid: BlockGrid, volumes: Sequence[Volume], *made_from: str) -> DoneBlocks:
-    """The markers of the blocks of ``grid`` that are stored in ``volumes``, whose first voxel is the grid's."""
-    to_volume = [-b for b in grid.roi.begin]
-    return DoneBlocks(
-        store / "done",
-        params_hash(snakemake, *made_from),
-        lambda index: files_of_block(volumes, grid[index].shift(to_volume)),
-    )
-
-
-def write_chunk(snakemake, blocks: range, computed: int, done: DoneBlocks) -> None:
-    """Write the list of a job's blocks, which says that they are done."""
-    write_json(snakemake.output[0], {"blocks": list(blocks), "computed": computed, "fingerprint": done.fingerprint})
-
-
 def store_of(path: str) -> Path:
     """The Zarr store that an input names by itself or, if it was written block by block, by its metadata."""
     return Path(path).parent if Path(path).name == "zarr.json" else Path(path)
@@ -169,8 +154,3 @@ def region_of(path: str, name: str, roi: Roi, raw_path: str) -> tuple[Volume, Ro
 def write_json(path: str, content: Mapping[str, Any]) -> None:
     """Write plain values as JSON."""
     Path(path).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-
-
-def chunk_of(snakemake) -> tuple[int, int]:
-    """This job's chunk and how many there are."""
-    return int(snakemake.wildcards.chunk), int(snakemake.params.chunks)

@@ -13,7 +13,8 @@ from lsdflow.roi import as_roi
 from lsdflow.setups import setup_from
 from lsdflow.symmetrised import symmetries_of
 from lsdflow.volumes import open_mask, open_volume
-from lsdflow_job import chunk_of, done_blocks, job, write_chunk
+from lsdflow_chunk import chunk_of, done_blocks, write_chunk
+from lsdflow_job import job
 
 with job(snakemake) as notes:
     params, name, resources = snakemake.params, snakemake.wildcards.setup, snakemake.resources

@@ -6,7 +6,8 @@ from lsdflow.blocks import BlockGrid, run_blocks
 from lsdflow.reference import grey_range, image_affinities
 from lsdflow.roi import as_roi
 from lsdflow.volumes import open_volume
-from lsdflow_job import chunk_of, done_blocks, job, write_chunk
+from lsdflow_chunk import chunk_of, done_blocks, write_chunk
+from lsdflow_job import job
 
 with job(snakemake):
     params = snakemake.params

@@ -7,7 +7,8 @@ from lsdflow.fragments import NEAREST
 from lsdflow.region_graph import merge_region_graphs, region_graph
 from lsdflow.roi import as_roi
 from lsdflow.volumes import Roi, open_volume
-from lsdflow_job import chunk_of, job, params_hash, region_of
+from lsdflow_chunk import chunk_of
+from lsdflow_job import job, params_hash, region_of
 
 with job(snakemake):
     params, files = snakemake.params, snakemake.input

@@ -6,7 +6,8 @@ from pathlib import Path
 from lsdflow.agglomeration import MergeTree
 from lsdflow.blocks import BlockGrid, run_blocks
 from lsdflow.volumes import open_volume
-from lsdflow_job import chunk_of, done_blocks, job, write_chunk
+from lsdflow_chunk import chunk_of, done_blocks, write_chunk
+from lsdflow_job import job
 
 with job(snakemake):
     params, files = snakemake.params, snakemake.input
