@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +24,15 @@ from skimage.metrics import adapted_rand_error
 from skimage.metrics import variation_of_information as skimage_voi
 
 from affinities import medians
-from lsdflow.agglomeration import MergeTree, agglomerate
+from lsdflow.agglomeration import agglomerate
 from lsdflow.blocks import BlockGrid
+from lsdflow.merge_tree import MergeTree
 from lsdflow.metrics import expected_run_length, min_cut_metric, rand_scores, variation_of_information
 from lsdflow.metrics.contingency import ContingencyTable, contingency_table
 from lsdflow.metrics.scores import overlap_scores
 from lsdflow.metrics.skeletons import SkeletonArrays
 from lsdflow.provenance import processor
-from lsdflow.region_graph import BINS, RegionGraph, region_graph
+from lsdflow.region_graph import region_graph
 from lsdflow.roi import Roi
 from lsdflow.volumes import Volume, open_volume, write_volume
 
@@ -62,9 +64,13 @@ def merge_at_random(fragments: np.ndarray, truth: np.ndarray) -> MergeTree:
     ids, first = np.unique(fragments, return_index=True)
     objects = truth.ravel()[first[np.searchsorted(ids, graph.edges)]]
     bins = rng.integers(0, 160, len(graph.edges)) + 95 * (objects[:, 0] == objects[:, 1])
-    counts = np.zeros((len(bins), BINS), np.int32)
-    counts[np.arange(len(bins)), bins] = 1
-    return agglomerate(RegionGraph(graph.fragments, graph.edges, counts), merge_function="mean")
+    # One affinity on each edge.
+    histograms = {
+        "starts": np.arange(len(bins) + 1),
+        "bins": bins.astype(np.uint8),
+        "counts": np.ones(len(bins), np.int32),
+    }
+    return agglomerate(replace(graph, **histograms), merge_function="mean")
 
 
 def beside_peers(segmentation: np.ndarray, truth: np.ndarray) -> list[str]:

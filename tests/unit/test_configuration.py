@@ -9,6 +9,7 @@ import yaml
 
 from lsdflow import configuration, configuration_checks
 from lsdflow.errors import UserError
+from lsdflow.merge_functions import MERGE_FUNCTIONS
 from lsdflow.network_shapes import NETWORKS, NetworkSettings
 from lsdflow.roi import Roi
 
@@ -423,6 +424,16 @@ def without_affinities():
             "external_segmentations.ffn.source.path: there is no file 'nowhere.npz'",
         ),
         (
+            "segmentation",
+            {"block_shape": [64, 32, 64], "context": [8, 32, 32]},
+            "segmentation.block_shape: [64, 32, 64] must be larger than segmentation.context, [8, 32, 32], along y",
+        ),
+        (
+            "segmentation.method",
+            "mutex_watershed",
+            "setups.baseline.affinities.offsets: must hold a larger distance, such as [1, 3, 9]: segmentation.method m",
+        ),
+        (
             "downloads.d",
             {"url": "https://example.org/d", "checksums": "nowhere.sha256"},
             "downloads.d.checksums: there is no file nowhere.sha256; it lists what to bring",
@@ -433,6 +444,24 @@ def test_the_check_names_key_fault_and_remedy(path, value, message):
     text = refusal(edited(path, value))
     assert message in text
     assert "\n" not in text
+
+
+def test_a_block_that_holds_the_region_needs_not_be_larger_than_its_context():
+    accepted(edited("segmentation", {"block_shape": [100, 100, 100], "context": [200, 200, 200]}))
+
+
+def test_the_mutex_watershed_needs_long_range_affinities_of_all_rows():
+    config = edited("segmentation.method", "mutex_watershed")
+    for setup in config["setups"].values():
+        setup["affinities"] = {"offsets": [1, 5]}
+    assert "raw_watershed.enabled: must be false, because grey values tell of neighbours only" in refusal(config)
+    config["raw_watershed"] = {"enabled": False}
+    accepted(config)
+
+
+def test_the_schema_lists_all_merge_functions():
+    listed = SCHEMA["properties"]["segmentation"]["properties"]["merge_function"]["enum"]
+    assert sorted(listed) == sorted(MERGE_FUNCTIONS)
 
 
 def test_blocks_of_a_valid_network_are_multiples_of_its_period():

@@ -138,11 +138,13 @@ def _check_training(config: Config) -> None:
 
 def _check_segmentation(config: Config) -> None:
     settings = config["segmentation"]
-    for axis, block, context in zip(AXES, settings["block_shape"], settings["context"], strict=True):
-        if block <= context:
+    shapes = [region_roi(config, regions(config)[name]).shape for name in ("validation", "test")]
+    for axis, block, context, *lengths in zip(AXES, settings["block_shape"], settings["context"], *shapes, strict=True):
+        if block <= context and block < max(lengths):
             raise UserError(
                 f"segmentation.block_shape: {settings['block_shape']} must be larger than segmentation.context, "
-                f"{settings['context']}, along {axis} too: most of the work would be done twice; take larger blocks"
+                f"{settings['context']}, along {axis} too, or each voxel is computed many times: take larger blocks, "
+                "or less context"
             )
     if settings["method"] != "mutex_watershed":
         return
