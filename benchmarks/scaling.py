@@ -170,12 +170,15 @@ def page(table: pd.DataFrame, walls: dict[int, float], scores: dict[int, dict], 
             f"| {edge}³ | {blocks_of[edge]} | {' | '.join(cells)} | {rows['seconds'].sum():.1f} s | "
             f"{walls[edge]:.0f} s | {rows['gib'].max():.2f} GiB | {voi:.3f} |"
         )
-    ratio = per.loc[last].sum() / per.loc[first].sum()
+    totals = per.sum(axis=1)
+    ratio = totals[last] / totals[first]
     lines += [
         "",
         f"Time per voxel at {last}³ is **{ratio:.2f}** times that at {first}³: "
         + ", ".join(f"{s.replace('_', ' ')} {per.loc[last, s] / per.loc[first, s]:.2f}" for s in STAGES)
-        + f". A block of {BLOCK}³ in a corner of a volume sees {(1 + CONTEXT / BLOCK) ** 3:.2f} times its own "
+        + ". (Small volumes pay more for the start of each job; beside "
+        f"{edges[1]}³ it is {totals[last] / totals[edges[1]]:.2f}.)"
+        + f" A block of {BLOCK}³ in a corner of a volume sees {(1 + CONTEXT / BLOCK) ** 3:.2f} times its own "
         f"voxels, and one in the middle {(1 + 2 * CONTEXT / BLOCK) ** 3:.2f} times.",
         "",
         "| stage | microseconds per voxel | memory of the largest job | a teravoxel, one core | on 1000 cores |",
