@@ -129,16 +129,21 @@ def figure(path: Path, table: pd.DataFrame) -> None:
             rows = table[table["stage"] == stage]
             sums = rows.groupby("edge").agg(seconds=("seconds", "sum"), gib=("gib", "max")).reset_index()
             voxels = sums["edge"] ** 3 / 1e6
-            times.loglog(voxels, sums["seconds"], "o-", label=stage.replace("_", " "))
-            memory.semilogx(voxels, sums["gib"], "o-")
+            times.loglog(voxels, sums["seconds"], "o-")
+            memory.semilogx(voxels, sums["gib"], "o-", label=stage.replace("_", " "))
         sums = table.groupby("edge")["seconds"].sum()
         voxels = sums.index.to_numpy() ** 3 / 1e6
-        times.loglog(voxels, sums.iloc[0] * voxels / voxels[0], color=style.GREY, linestyle=":", label="proportional")
+        times.loglog(voxels, sums.iloc[0] * voxels / voxels[0], color=style.GREY, linestyle=":")
+        times.annotate("proportional", (voxels[0], sums.iloc[0] * 4), color=style.GREY)
         memory.axhline(LIMIT_GIB, color=style.GREY, linestyle=":")
         memory.set_ylim(0, LIMIT_GIB * 1.1)
-        times.set(xlabel="volume (megavoxels)", ylabel="seconds of a core, all jobs")
-        memory.set(xlabel="volume (megavoxels)", ylabel="memory of the largest job (GiB)")
-        times.legend()
+        times.set(xlabel="volume (voxels)", ylabel="seconds of a core, all jobs")
+        memory.set(xlabel="volume (voxels)", ylabel="memory of the largest job (GiB)")
+        for ax in (times, memory):
+            ax.set_xticks(list(voxels), [f"{edge}³" for edge in sums.index])
+            ax.minorticks_off()
+        times.yaxis.set_major_formatter(style.plain_numbers())
+        memory.legend(loc="lower right", bbox_to_anchor=(1, 0.14))
         style.save(drawn, path)
 
 
