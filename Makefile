@@ -33,6 +33,10 @@ report: .venv/ready ## the same: what is done already is not done again
 	@echo "Table and figures on one page: results/$(EXPERIMENT)/summary.html"
 	@echo "Report with all details:       results/$(EXPERIMENT)/report.html"
 
+.PHONY: view
+view: .venv/ready ## look at the results of CONFIG in a browser (Neuroglancer)
+	PYTHONPATH=workflow $(BIN)/python -m lsdflow.view results/$(EXPERIMENT)
+
 .PHONY: test
 test: .venv/ready ## run the tests
 	@echo "Running the tests: unit tests of the library, then whole graphs on tiny data (some minutes)"
@@ -69,6 +73,7 @@ format: .venv/ready ## format code and rules
 # Benchmarks use real labels, and a network that has learned from them.
 MEDULLA = resources/volumes/medulla.zarr
 TRAINED = results/fibsem-medulla/models/baseline/0/checkpoint.pt
+AFFINITIES = results/fibsem-medulla/benchmarks/medulla_affinities.zarr
 
 .PHONY: bench
 bench: .venv/ready .venv/peers/ready .venv/gunpowder/ready ## measure speed beside peers (downloads a volume, MIRROR=FOLDER for one; half an hour)
@@ -80,6 +85,13 @@ bench: .venv/ready .venv/peers/ready .venv/gunpowder/ready ## measure speed besi
 	PYTHONPATH=workflow $(BIN)/python benchmarks/networks.py docs/training/networks.md
 	PYTHONPATH=workflow $(BIN)/python benchmarks/seams.py $(MEDULLA) $(TRAINED) docs/training
 	PYTHONPATH=workflow $(BIN)/python benchmarks/metrics.py $(MEDULLA) docs/evaluation/speed.md
+	PYTHONPATH=workflow $(BIN)/python benchmarks/whole_affinities.py $(MEDULLA) $(TRAINED) $(AFFINITIES)
+	PYTHONPATH=workflow $(BIN)/python benchmarks/blocks.py $(AFFINITIES) $(MEDULLA) docs/segmentation
+	PYTHONPATH=workflow $(BIN)/python benchmarks/agglomeration.py $(AFFINITIES) docs/segmentation/agglomeration.md
+
+.PHONY: bench-scaling
+bench-scaling: .venv/ready ## measure the segmentation of up to 1024³ synthetic voxels (15 minutes, 15 GB of disk)
+	PYTHONPATH=workflow $(BIN)/python benchmarks/scaling.py $(BIN)/snakemake results/scaling docs/segmentation
 
 .PHONY: paper
 paper: .venv/ready ## redraw the paper's zebrafinch figures (ROWS="FILE ..." adds rows of your own)

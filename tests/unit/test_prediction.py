@@ -347,6 +347,8 @@ def test_errors_of_the_reader_end_the_job_and_keep_what_was_done(tmp_path):
 
 def test_errors_of_the_writer_end_the_job_and_mark_nothing_unwritten(tmp_path):
     class Full:
+        shape = (1, *REGION.shape)
+
         def __setitem__(self, box, values):
             if box[1].start >= 8:
                 raise OSError("no space left")

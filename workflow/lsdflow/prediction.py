@@ -319,7 +319,7 @@ def predict_blocks(
             else:
                 # An earlier run under another configuration may have left something here.
                 shape = grid[index].shape
-                store(index, {o: np.zeros((len(v.data), *shape), v.data.dtype) for o, v in volumes.items()})
+                store(index, {o: np.zeros((v.data.shape[0], *shape), v.data.dtype) for o, v in volumes.items()})
         with WriteBehind(write, DEPTH) as writer:
             for entry in predicted_blocks(predictor, grid, inside, pending_mb=pending_mb):
                 writer.put(entry)
