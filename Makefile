@@ -40,11 +40,15 @@ view: .venv/ready ## look at the results of CONFIG in a browser (Neuroglancer)
 .PHONY: test
 test: .venv/ready ## run the tests
 	@echo "Running the tests: unit tests of the library, then whole graphs on tiny data (some minutes)"
-	$(BIN)/python -m pytest -m "not conda" $(TESTS)
+	$(BIN)/python -m pytest -m "not conda and not slurm" $(TESTS)
 
 .PHONY: test-conda
 test-conda: .venv/ready ## run the tiny graph in its conda environments (needs conda on PATH)
 	$(BIN)/python -m pytest -m conda
+
+.PHONY: test-slurm
+test-slurm: .venv/ready ## run the tiny graph, retries and a lost node on the Slurm cluster that sinfo shows
+	$(BIN)/python -m pytest -m slurm
 
 .PHONY: lint
 lint: .venv/ready ## check the style of code and rules

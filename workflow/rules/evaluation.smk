@@ -1,3 +1,8 @@
+localrules:
+    select_threshold,
+    compare,
+
+
 rule skeletons:
     input:
         volume=volume_of_region,

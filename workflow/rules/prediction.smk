@@ -1,3 +1,7 @@
+localrules:
+    create_predictions,
+
+
 rule create_predictions:
     input:
         volume=volume_of_region,

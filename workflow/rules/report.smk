@@ -1,3 +1,15 @@
+localrules:
+    plot_scores,
+    plot_training,
+    plot_sizes,
+    plot_pairs,
+    plot_compute,
+    plot_resources,
+    summary,
+    publish_figure,
+    publish_table,
+
+
 rule plot_scores:
     input:
         rows="results/{experiment}/scores/rows.csv",

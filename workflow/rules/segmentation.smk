@@ -1,3 +1,8 @@
+localrules:
+    create_fragments,
+    create_segmentation,
+
+
 rule create_fragments:
     input:
         volume=volume_of_region,

@@ -1,3 +1,7 @@
+localrules:
+    create_targets,
+
+
 rule create_targets:
     input:
         volume=volume_of_region,
