@@ -144,9 +144,10 @@ def test_runs_twice_to_the_same_numbers(finished, tmp_path):
     folder = tmp_path / "again"
     folder.mkdir()
     one_job = write_config(tmp_path / "one_job.yaml", {"segmentation": {"chunks": 1}})
-    stores = [str(segmentation_path(folder, setup).relative_to(folder)) for setup in sorted(SEGMENTED)]
+    segmented = [segmentation_path(folder, setup).with_suffix("") for setup in sorted(SEGMENTED)]
+    lists = [str(path.relative_to(folder) / "chunk-0-of-1.json") for path in segmented]
     tables = [f"results/tiny/scores/{name}.csv" for name in ("rows", "curves")]
-    answer = Project(REPOSITORY).run(folder, TINY, one_job, arguments=[*tables, *stores])
+    answer = Project(REPOSITORY).run(folder, TINY, one_job, arguments=[*tables, *lists])
     assert answer.code == 0, answer.text
     made = sorted(path.relative_to(folder) for path in (results(folder) / "scores").rglob("*.csv"))
     assert len(made) == 6 + 9 * len(SEGMENTED)

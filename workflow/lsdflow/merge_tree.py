@@ -17,6 +17,7 @@ from numba import njit
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from lsdflow.errors import UserError
+from lsdflow.hash_table import number_of, with_room
 from lsdflow.region_graph import check_fragments
 from lsdflow.stores import CheckedStore, damaged
 
@@ -146,10 +147,12 @@ def look_up(
         If the volume has a fragment that is not among ``ids``.
     """
     fragments = check_fragments(fragments)
-    segmentation, unknown = _look_up(fragments.ravel(), ids, segments)
+    # NumPy asks for large pages, and numba does not.
+    segmentation = np.empty_like(fragments)
+    unknown = _look_up(fragments, segmentation, ids, segments)
     if unknown:
         raise UserError(f"fragment {unknown} is not in the merge tree, which was made from other fragments")
-    return segmentation.reshape(fragments.shape)
+    return segmentation
 
 
 _ARRAYS = ("fragments", "edges", "scores", "merges", "merge_scores")
@@ -186,19 +189,41 @@ def _roots(n_fragments, merges):
 
 
 @njit(cache=True, nogil=True)
-def _look_up(volume, ids, values):
-    """``values`` of the sorted ``ids`` for every voxel, and one id that is missing (0 if none)."""
-    out = np.zeros(len(volume), values.dtype)
-    last_id, last_value = np.uint64(0), np.uint64(0)
-    for i in range(len(volume)):
+def _look_up_row(row, out, seen, values, n_seen, table, ids, segments):
+    """Write the segments of a row to ``out``; ``values`` are those of the fragments ``seen`` so far.
+
+    Returns the number of fragments seen, and the one, seen last, that is not in the sorted ``ids`` (0 if none).
+    """
+    last, segment = np.uint64(0), np.uint64(0)
+    for x in range(len(row)):
         # Neighbours mostly share an id.
-        if volume[i] != last_id:
-            last_id = volume[i]
-            last_value = np.uint64(0)
-            if last_id != 0:
-                at = np.searchsorted(ids, last_id)
-                if at == len(ids) or ids[at] != last_id:
-                    return out, last_id
-                last_value = values[at]
-        out[i] = last_value
-    return out, np.uint64(0)
+        if row[x] != last:
+            last, segment = row[x], np.uint64(0)
+            if last != 0:
+                number = number_of(last, seen, n_seen, table)
+                if number == n_seen:
+                    at = np.searchsorted(ids, last)
+                    if at == len(ids) or ids[at] != last:
+                        return n_seen, last
+                    values[number] = segments[at]
+                    n_seen += 1
+                segment = values[number]
+        out[x] = segment
+    return n_seen, np.uint64(0)
+
+
+@njit(cache=True, nogil=True)
+def _look_up(fragments, out, ids, segments):
+    """Write the segment of every voxel to ``out``; returns a fragment that is not in the sorted ``ids``, 0 if none."""
+    n_x = fragments.shape[2]
+    seen, table = with_room(np.empty(0, np.uint64), 0, n_x)
+    values, n_seen = np.empty(len(seen), np.uint64), 0
+    for z in range(fragments.shape[0]):
+        for y in range(fragments.shape[1]):
+            if n_seen + n_x > len(seen):
+                seen, table = with_room(seen, n_seen, n_x)
+                values = np.concatenate((values, np.empty(len(seen) - len(values), np.uint64)))
+            n_seen, unknown = _look_up_row(fragments[z, y], out[z, y], seen, values, n_seen, table, ids, segments)
+            if unknown:
+                return unknown
+    return np.uint64(0)

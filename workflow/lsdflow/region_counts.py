@@ -5,42 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from lsdflow.hash_table import number_of, with_room
+
 BINS = 256
 _MAXIMUM_COUNT = np.iinfo(np.int32).max
 
 
-# Arrays that grow are replaced between rows, never within: a loop that may rebind an array is several times slower.
-
-
-@njit(cache=True, nogil=True)
-def _index(key, keys, n_keys, table):
-    """The index of ``key`` in ``keys``, where it is entered if need be; ``table`` is a hash table of indices."""
-    # An odd constant without a pattern spreads neighbouring keys over the upper half of the product.
-    slot = np.int64((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & (len(table) - 1)
-    while table[slot] >= 0 and keys[table[slot]] != key:
-        slot = (slot + 1) & (len(table) - 1)
-    if table[slot] < 0:
-        table[slot] = n_keys
-        keys[n_keys] = key
-    return table[slot]
-
-
-@njit(cache=True, nogil=True)
-def _with_room(keys, n_keys, n_more):
-    """The first ``n_keys`` of ``keys`` with room for as many again and ``n_more``, and their hash table."""
-    # A hash table of its own: numba's dictionary takes a quarter of a minute to compile.
-    length = 64
-    while length < 2 * n_keys + n_more:
-        length *= 2
-    roomy, table = np.empty(length, np.uint64), np.full(2 * length, np.int32(-1))
-    for i in range(n_keys):
-        _index(keys[i], roomy, i, table)
-    return roomy, table
-
-
 @njit(cache=True, nogil=True)
 def _number_row(row, numbers, begin, ids, sizes, n_ids, table):
-    """Index of each voxel's fragment in ``ids`` (-1 for none); voxels from ``begin`` on are added to ``sizes``."""
+    """The number of each voxel's fragment, -1 for none; voxels from ``begin`` on are added to ``sizes``."""
     last, number, first = np.uint64(0), -1, 0
     for x in range(len(row)):
         # Neighbours mostly share an id.
@@ -49,7 +22,7 @@ def _number_row(row, numbers, begin, ids, sizes, n_ids, table):
                 sizes[number] += max(x - max(first, begin), 0)
             last, number, first = row[x], -1, x
             if last != 0:
-                number = _index(last, ids, n_ids, table)
+                number = number_of(last, ids, n_ids, table)
                 n_ids = max(n_ids, number + 1)
         numbers[x] = number
     if number >= 0:
@@ -58,22 +31,28 @@ def _number_row(row, numbers, begin, ids, sizes, n_ids, table):
 
 
 @njit(cache=True, nogil=True)
-def _pair_row(
-    uppers, lowers, step, begin, affinities, scale, pairs, n_pairs, table, entry_pairs, entry_bins, n_entries
-):
-    """An entry for each voxel x from ``begin`` on that is in another fragment than voxel x - ``step`` of ``lowers``."""
-    last, pair = np.uint64(0), 0
-    for x in range(begin, len(uppers)):
-        upper, lower = uppers[x], lowers[x - step]
-        if upper != lower and upper >= 0 and lower >= 0:
-            key = np.uint64(min(upper, lower)) << np.uint64(32) | np.uint64(max(upper, lower))
+def _pair_row(numbers, lowers_z, lowers_y, begin, affinities, scale, last, pairs, n_pairs, table, entries, n_entries):
+    """An entry for each neighbour below of the voxels from ``begin`` on that is of another fragment."""
+    affinities_z, affinities_y, affinities_x = affinities
+    entry_pairs, entry_bins = entries
+    last_keys, last_pairs = last
+    for x in range(begin, len(numbers)):
+        number = numbers[x]
+        lower_z, lower_y, lower_x = lowers_z[x], lowers_y[x], numbers[max(x - 1, 0)]
+        # Most voxels are done with here.
+        if number < 0 or (number == lower_z and number == lower_y and number == lower_x):
+            continue
+        for axis in range(3):
+            lower = lower_z if axis == 0 else (lower_y if axis == 1 else lower_x)
+            if lower < 0 or lower == number:
+                continue
+            affinity = affinities_z[x] if axis == 0 else (affinities_y[x] if axis == 1 else affinities_x[x])
+            key = np.uint64(min(number, lower)) << np.uint64(32) | np.uint64(max(number, lower))
             # Along a face between two fragments the same pair comes again and again.
-            if key != last:
-                last = key
-                pair = _index(key, pairs, n_pairs, table)
-                n_pairs = max(n_pairs, pair + 1)
-            entry_pairs[n_entries] = pair
-            entry_bins[n_entries] = min(int(affinities[x] * scale), BINS - 1)
+            if key != last_keys[axis]:
+                last_keys[axis], last_pairs[axis] = key, number_of(key, pairs, n_pairs, table)
+                n_pairs = max(n_pairs, last_pairs[axis] + 1)
+            entry_pairs[n_entries], entry_bins[n_entries] = last_pairs[axis], min(int(affinity * scale), BINS - 1)
             n_entries += 1
     return n_pairs, n_entries
 
@@ -82,21 +61,23 @@ def _pair_row(
 def count_affinities(affinities, fragments, scale, context_z, context_y, context_x):
     """Fragments and pairs of a block in the order they are met, and every affinity between two fragments.
 
-    Returns ids and sizes of fragments; pairs as two indices of fragments, 32 bits each; and of each affinity, the
-    index of its pair and its bin.
+    Returns ids and sizes of fragments; pairs, as the numbers of two fragments, 32 bits each; and of each affinity the
+    number of its pair, and its bin.
     """
     n_z, n_y, n_x = fragments.shape
-    ids, id_table = _with_room(np.empty(0, np.uint64), 0, n_x)
-    sizes, n_ids = np.zeros(len(ids), np.int64), 0
-    pairs, pair_table = _with_room(np.empty(0, np.uint64), 0, 3 * n_x)
-    n_pairs = 0
-    entry_pairs, entry_bins, n_entries = np.empty(6 * n_x, np.int32), np.empty(6 * n_x, np.uint8), 0
+    ids, id_table = with_room(np.empty(0, np.uint64), 0, n_x)
+    pairs, pair_table = with_room(np.empty(0, np.uint64), 0, 3 * n_x)
+    sizes, n_ids, n_pairs, n_entries = np.zeros(len(ids), np.int64), 0, 0, 0
+    # Pairs and bins: one voxel in three has an entry, or it takes more.
+    length = fragments.size // 3 + 3 * n_x
+    entries = np.empty(length, np.int32), np.empty(length, np.uint8)
+    last = np.zeros(3, np.uint64), np.zeros(3, np.int32)
     planes = np.empty((2, n_y, n_x), np.int32)
     for z in range(n_z):
         here, below = planes[z % 2], planes[(z + 1) % 2]
         for y in range(n_y):
             if n_ids + n_x > len(ids):
-                ids, id_table = _with_room(ids, n_ids, n_x)
+                ids, id_table = with_room(ids, n_ids, n_x)
                 sizes = np.concatenate((sizes, np.zeros(len(ids) - len(sizes), np.int64)))
             is_context = z < context_z or y < context_y
             begin = n_x if is_context else context_x
@@ -104,20 +85,17 @@ def count_affinities(affinities, fragments, scale, context_z, context_y, context
             if is_context:
                 continue
             if n_pairs + 3 * n_x > len(pairs):
-                pairs, pair_table = _with_room(pairs, n_pairs, 3 * n_x)
-            if n_entries + 3 * n_x > len(entry_pairs):
-                entry_pairs = np.concatenate((entry_pairs, np.empty_like(entry_pairs)))
-                entry_bins = np.concatenate((entry_bins, np.empty_like(entry_bins)))
-            for axis in range(3):
-                if (axis == 0 and z == 0) or (axis == 1 and y == 0):
-                    continue
-                lowers = below[y] if axis == 0 else here[y - (axis == 1)]
-                step = int(axis == 2)
-                n_pairs, n_entries = _pair_row(
-                    here[y], lowers, step, max(context_x, step), affinities[axis, z, y], scale,
-                    pairs, n_pairs, pair_table, entry_pairs, entry_bins, n_entries,
-                )  # fmt: skip
-    return ids[:n_ids].copy(), sizes[:n_ids].copy(), pairs[:n_pairs], entry_pairs[:n_entries], entry_bins[:n_entries]
+                pairs, pair_table = with_room(pairs, n_pairs, 3 * n_x)
+            if n_entries + 3 * n_x > len(entries[0]):
+                more = np.empty_like(entries[0]), np.empty_like(entries[1])
+                entries = np.concatenate((entries[0], more[0])), np.concatenate((entries[1], more[1]))
+            # At a face of the volume a voxel is its own neighbour.
+            lowers_z, lowers_y = below[y] if z > 0 else here[y], here[max(y - 1, 0)]
+            rows = affinities[0, z, y], affinities[1, z, y], affinities[2, z, y]
+            n_pairs, n_entries = _pair_row(
+                here[y], lowers_z, lowers_y, begin, rows, scale, last, pairs, n_pairs, pair_table, entries, n_entries
+            )
+    return ids[:n_ids].copy(), sizes[:n_ids].copy(), pairs[:n_pairs], entries[0][:n_entries], entries[1][:n_entries]
 
 
 @njit(cache=True, nogil=True)
