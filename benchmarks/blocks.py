@@ -25,8 +25,7 @@ from lsdflow.metrics import variation_of_information
 from lsdflow.metrics.contingency import contingency_table
 from lsdflow.metrics.scores import overlap_scores
 from lsdflow.provenance import processor
-from lsdflow.region_graph import merge_region_graphs, region_graph
-from lsdflow.roi import Roi
+from lsdflow.region_graph import merge_region_graphs, region_graph, window_of_pairs
 from lsdflow.volumes import Volume, open_volume
 
 REPEATS = 3
@@ -113,8 +112,7 @@ def in_blocks(volume: Volume, along: int, context: int) -> tuple[np.ndarray, Mer
         )
     graphs = []
     for block in (grid[i] for i in range(len(grid))):
-        seen = Roi(tuple(max(0, b - 1) for b in block.begin), block.end)
-        before = [b - s for b, s in zip(block.begin, seen.begin, strict=True)]
+        seen, before = window_of_pairs(block)
         graphs.append(region_graph(volume.read(seen), fragments[seen.slices], context=before))
     return fragments, agglomerate(merge_region_graphs(graphs))
 

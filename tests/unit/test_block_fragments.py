@@ -10,7 +10,7 @@ from lsdflow.block_fragments import FragmentSettings, fragments_of_block
 from lsdflow.blocks import BlockGrid
 from lsdflow.errors import UserError
 from lsdflow.metrics import variation_of_information
-from lsdflow.region_graph import merge_region_graphs, region_graph
+from lsdflow.region_graph import merge_region_graphs, region_graph, window_of_pairs
 from lsdflow.roi import Roi
 from lsdflow.volumes import Volume
 
@@ -35,8 +35,7 @@ def segmented(affinities, fragments, block_shape, threshold):
     """The segmentation of blocks' region graphs."""
     grid, graphs = BlockGrid(Roi.of_shape(fragments.shape), block_shape), []
     for block in (grid[i] for i in range(len(grid))):
-        seen = Roi(tuple(max(0, b - 1) for b in block.begin), block.end)
-        context = [b - s for b, s in zip(block.begin, seen.begin, strict=True)]
+        seen, context = window_of_pairs(block)
         graphs.append(region_graph(affinities[(slice(None), *seen.slices)], fragments[seen.slices], context=context))
     return agglomerate(merge_region_graphs(graphs)).segmentation(fragments, threshold)
 

@@ -119,14 +119,14 @@ def test_a_missing_or_foreign_store_is_named(tmp_path):
     with pytest.raises(UserError, match="there is no merge tree at .*tree.zarr"):
         MergeTree.load(path)
     path.mkdir()
-    with pytest.raises(UserError, match="tree.zarr holds no merge tree"):
+    with pytest.raises(DamagedError, match="damaged data at .*tree.zarr"):
         MergeTree.load(path)
     zarr.create_group(path, zarr_format=3).create_array("scores", shape=(3,), dtype="f4")
-    with pytest.raises(UserError, match="tree.zarr holds no merge tree"):
+    with pytest.raises(DamagedError, match="damaged data at .*tree.zarr"):
         MergeTree.load(path)
     shutil.rmtree(path)
     path.write_bytes(b"PK")
-    with pytest.raises(UserError, match="tree.zarr holds no merge tree"):
+    with pytest.raises(DamagedError, match="damaged data at .*tree.zarr"):
         MergeTree.load(path)
 
 

@@ -8,17 +8,19 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from scipy import ndimage
 from workflow_runs import Answer, Project, copy, environment, write_config
 
 from lsdflow.agglomeration import MergeTree
 from lsdflow.volumes import create_volume, open_volume
 
-EDGE, BLOCK, CHUNKS = 48, 12, 2
+EDGE, BLOCK, CHUNKS = 96, 32, 2
 FOLDER = Path("results/blocks/segmentations/net/0/test")
 TARGETS = [f"{FOLDER}/segmentation/chunk-{chunk}-of-{CHUNKS}.json" for chunk in range(CHUNKS)]
 RULES = ["create_fragments", "fragments", "region_graph", "merge_tree", "create_segmentation", "segmentation"]
@@ -51,9 +53,9 @@ CONFIG = {
 }
 
 
-def start(folder: Path) -> Path:
+def start(folder: Path, seed: int = 0) -> None:
     """What the rules of the segmentation start from: a volume, predictions of it, and a threshold."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     smooth = ndimage.gaussian_filter(rng.normal(size=(EDGE,) * 3), 4)
     affinities = np.clip(255 * np.abs(smooth) / (2 * smooth.std()), 0, 255).astype(np.uint8)
     volume, predictions = folder / "resources/volumes/cube.zarr", folder / "results/blocks/predictions/net/0"
@@ -65,29 +67,31 @@ def start(folder: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         stored = create_volume(path, name, shape=values.shape, dtype=values.dtype, voxel_size=(10, 10, 10))
         stored.write(stored.roi, values)
+    # As the rule that makes it does.
+    zarr.open_group(predictions / "test.zarr", mode="r+").attrs["store"] = f"made with seed {seed}"
     (predictions / "test").mkdir()
     (predictions / "test/chunk-0-of-1.json").write_text(json.dumps({"fingerprint": "made here"}))
     selected = folder / "results/blocks/scores/net/0/selected.json"
-    selected.parent.mkdir(parents=True)
+    selected.parent.mkdir(parents=True, exist_ok=True)
     selected.write_text(json.dumps({"threshold": 0.4}))
-    return write_config(folder / "config.yaml", CONFIG)
+    write_config(folder / "config.yaml", CONFIG)
 
 
-def command(project: Project, folder: Path, *options: str) -> list[str]:
+def command(project: Project, folder: Path, *options: str, targets: Sequence[str] = TARGETS) -> list[str]:
     config = folder / "config.yaml"
-    whole = project.command(folder, [config], *options, *TARGETS)
+    whole = project.command(folder, [config], *options, *targets)
     at = whole.index("--configfile")
     return [*whole[:at], "--allowed-rules", *RULES, *whole[at:]]
 
 
-def run(project: Project, folder: Path, *options: str) -> Answer:
-    line = command(project, folder, *options)
+def run(project: Project, folder: Path, *options: str, targets: Sequence[str] = TARGETS) -> Answer:
+    line = command(project, folder, *options, targets=targets)
     done = subprocess.run(line, env=environment(), cwd=folder, text=True, stdout=-1, stderr=subprocess.STDOUT)
     return Answer(done.returncode, done.stdout)
 
 
-def finish(project: Project, folder: Path) -> None:
-    answer = run(project, folder)
+def finish(project: Project, folder: Path, targets: Sequence[str] = TARGETS) -> None:
+    answer = run(project, folder, targets=targets)
     assert answer.code == 0, answer.text
 
 
@@ -169,29 +173,30 @@ def test_damaged_blocks_are_found_and_they_alone_made_again(project, undisturbed
     before = markers(folder, "fragments")
     shards = folder / FOLDER / "fragments.zarr/fragments/0/c"
     truncate(shards / "0/0/1")
-    flip(shards / "1/2/3")
-    (shards / "3/3/3").unlink()
+    flip(shards / "1/2/0")
+    (shards / "2/2/2").unlink()
     # What reads them: otherwise nothing is to be done.
+    segmented = markers(folder, "segmentation")
     for target in TARGETS:
         (folder / target).unlink()
-    shutil.rmtree(folder / DONE["segmentation"])
     answer = run(project, folder)
     assert answer.code == 1
     assert "3 blocks of results/blocks/segmentations/net/0/test/fragments.zarr damaged" in answer.text
     assert "run again, and what is damaged is made anew" in answer.text
     finish(project, folder)
     after = markers(folder, "fragments")
-    assert {name for name in before if before[name] != after[name]} == {"1.done", "27.done", "63.done"}
+    assert {name for name in before if before[name] != after[name]} == {"1.done", "15.done", "26.done"}
+    assert markers(folder, "segmentation") == segmented
     assert_same(folder, undisturbed)
 
 
 def test_a_bit_that_flipped_in_a_block_or_a_merge_tree_is_found_at_reading(project, undisturbed, tmp_path):
     folder = copy(undisturbed, tmp_path / "run")
-    flip(folder / FOLDER / "fragments.zarr/fragments/0/c/1/2/3")
+    flip(folder / FOLDER / "fragments.zarr/fragments/0/c/1/2/0")
     flip(folder / FOLDER / "merge_tree.zarr/edges/c/0/0")
     for target in TARGETS:
         (folder / target).unlink()
-    shutil.rmtree(folder / DONE["segmentation"])
+    (folder / DONE["segmentation"] / "15.done").unlink()
     answer = run(project, folder)
     assert answer.code == 1
     assert "merge_tree.zarr is damaged" in answer.text and "1 block of" in answer.text
@@ -215,3 +220,29 @@ def test_two_runs_at_once_end_as_one(project, undisturbed, tmp_path):
     finish(project, tmp_path)
     assert any(one.returncode == 0 for one in both), texts
     assert_same(tmp_path, undisturbed)
+
+
+def test_cut_into_other_jobs_nothing_is_computed_again(project, undisturbed, tmp_path):
+    folder = copy(undisturbed, tmp_path / "run")
+    other = {**CONFIG, "segmentation": {**CONFIG["segmentation"], "chunks": 1}}
+    write_config(folder / "config.yaml", other)
+    graphs = markers(folder, "region_graph")
+    finish(project, folder, [f"{FOLDER}/segmentation/chunk-0-of-1.json"])
+    lists = [folder / FOLDER / rule / "chunk-0-of-1.json" for rule in ("fragments", "segmentation")]
+    assert [json.loads(path.read_bytes())["computed"] for path in lists] == [0, 0]
+    assert markers(folder, "region_graph") == graphs
+    assert_same(folder, undisturbed)
+
+
+def test_another_volume_of_the_same_name_is_segmented_anew(project, undisturbed, tmp_path):
+    folder = copy(undisturbed, tmp_path / "run")
+    shutil.rmtree(folder / "resources")
+    shutil.rmtree(folder / "results/blocks/predictions")
+    start(folder, seed=1)
+    finish(project, folder)
+    whole, other = outcome(folder), outcome(undisturbed)
+    assert set(np.unique(whole["fragments of voxels"])) == set(whole["fragments"])
+    assert not np.array_equal(whole["segmentation of voxels"], other["segmentation of voxels"])
+    start(tmp_path / "alone", seed=1)
+    finish(project, tmp_path / "alone")
+    assert_same(folder, tmp_path / "alone")

@@ -64,7 +64,7 @@ def fragments_of_block(
     block : in voxels of ``affinities``, inside ``within``.
     within : the region that is segmented, in the same voxels; nothing outside is looked at.
     context : z y x, voxels
-        Needed is about the radius of the largest neurite, and the reach of seeds. None is read along z if in sections.
+        About the radius of the largest neurite, and the reach of seeds. Sections by themselves need none along z.
     offsets : of all channels of the affinities, voxels.
     mask : bool, optional
         Of any extent that holds ``within``.
@@ -81,8 +81,6 @@ def fragments_of_block(
     """
     is_mutex = settings.method == "mutex_watershed"
     strides = settings.mutex_strides if is_mutex else (1, 1, 1)
-    if settings.in_sections and not is_mutex:
-        context = (0, *context[1:])
     # The voxels that strides leave are counted from the region's first, whatever the block.
     begin = tuple(
         w + max(0, b - c - w) // s * s for b, c, w, s in zip(block.begin, context, within.begin, strides, strict=True)

@@ -212,9 +212,16 @@ def distances_of_affinities(config: Config, setup: str) -> list[int | list[int]]
 
 def window_of_fragments(config: Config, region: str) -> tuple[int, int, int]:
     """The largest box of voxels that a job of fragments sees of a region: a block with its context."""
-    settings, shape = config["segmentation"], region_roi(config, regions(config)[region]).shape
-    seen = zip(settings["block_shape"], settings["context"], shape, strict=True)
+    shape = region_roi(config, regions(config)[region]).shape
+    seen = zip(config["segmentation"]["block_shape"], context_of_fragments(config), shape, strict=True)
     return tuple(min(b + 2 * c, n) for b, c, n in seen)
+
+
+def context_of_fragments(config: Config) -> list[int]:
+    """Voxels around a block that its fragments are found with: sections by themselves have none along z."""
+    settings = config["segmentation"]
+    is_in_sections = settings["in_sections"] and settings["method"] == "watershed"
+    return [0, *settings["context"][1:]] if is_in_sections else settings["context"]
 
 
 def thresholds(config: Config) -> list[float]:

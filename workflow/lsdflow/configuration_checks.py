@@ -6,6 +6,7 @@ Sentences name the key, what is wrong and what would be right.
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from lsdflow.configuration import (
     RAW_WATERSHED,
     Config,
+    context_of_fragments,
     distances_of_affinities,
     hint,
     input_setups,
@@ -21,11 +23,15 @@ from lsdflow.configuration import (
     region_roi,
     regions,
     segmenting,
+    window_of_fragments,
 )
 from lsdflow.errors import UserError
 from lsdflow.network_shapes import NETWORKS
 from lsdflow.prediction_shapes import input_box
 from lsdflow.roi import AXES, Roi
+
+# A job counts a block's affinities, three for each voxel, in 32 bits.
+LARGEST_WINDOW = 7 * 10**8
 
 
 def check(config: Config) -> None:
@@ -139,13 +145,20 @@ def _check_training(config: Config) -> None:
 def _check_segmentation(config: Config) -> None:
     settings = config["segmentation"]
     shapes = [region_roi(config, regions(config)[name]).shape for name in ("validation", "test")]
-    for axis, block, context, *lengths in zip(AXES, settings["block_shape"], settings["context"], *shapes, strict=True):
+    sizes = (settings["block_shape"], context_of_fragments(config), *shapes)
+    for axis, block, context, *lengths in zip(AXES, *sizes, strict=True):
         if block <= context and block < max(lengths):
             raise UserError(
                 f"segmentation.block_shape: {settings['block_shape']} must be larger than segmentation.context, "
                 f"{settings['context']}, along {axis} too, or each voxel is computed many times: take larger blocks, "
                 "or less context"
             )
+    largest = max(math.prod(window_of_fragments(config, name)) for name in ("validation", "test"))
+    if largest > LARGEST_WINDOW:
+        raise UserError(
+            f"segmentation.block_shape: {settings['block_shape']} with context are {largest:.2g} voxels, but a job can "
+            f"count {LARGEST_WINDOW:.2g}: take smaller blocks"
+        )
     if settings["method"] != "mutex_watershed":
         return
     for name in segmenting(config):

@@ -213,7 +213,9 @@ def _height(
         inside &= mask
     height = _distance(~inside, sampling)
     # Beyond half a window from all neurons the outside falls again: it is no boundary, but something else.
-    half = max((r + 0.5) * s for r, s in zip(reach, sampling, strict=True))
+    # Across a single section there is no window.
+    across = slice(int(len(inside) == 1), None)
+    half = max((r + 0.5) * s for r, s in zip(reach[across], sampling[across], strict=True))
     np.minimum(height, 2 * half - height, out=height)
     height[inside] = 0
     height -= _distance(inside, sampling)

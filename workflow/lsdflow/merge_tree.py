@@ -110,9 +110,9 @@ class MergeTree:
         Raises
         ------
         UserError
-            If there is nothing at ``path``, or it is no merge tree.
+            If there is nothing at ``path``.
         DamagedError
-            If a file of it is missing, or was cut off or changed.
+            If a file of it is missing, or was cut off or changed; or if it is something else.
         """
         if not Path(path).exists():
             raise UserError(f"there is no merge tree at {path}")
@@ -123,7 +123,7 @@ class MergeTree:
                 raise damaged(str(path), "a file is missing")
             return cls(group.attrs["merge_function"], **{name: array[...] for name, array in arrays.items()})
         except (FileNotFoundError, NotADirectoryError, KeyError) as error:
-            raise UserError(f"{path} holds no merge tree: make it again ({error})") from error
+            raise damaged(str(path), error) from error
         except (ValueError, RuntimeError) as error:
             raise damaged(str(path), error) from error
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from lsdflow.errors import DamagedError, UserError
 from lsdflow.fragments import check_affinities
 from lsdflow.region_counts import BINS, add_up, append_histograms, count_affinities, histograms
+from lsdflow.roi import Roi
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,15 @@ def region_graph(
     edges, rows = _unique_edges(np.sort(ids[ends], axis=1))
     order = np.argsort(ids)
     return RegionGraph(ids[order], sizes[order], edges, *histograms(entry_pairs, entry_bins, rows))
+
+
+def window_of_pairs(block: Roi) -> tuple[Roi, tuple[int, int, int]]:
+    """What is read for the graph of ``block``, in voxels of the volume, and the context in it for `region_graph`.
+
+    That is a voxel more towards lower coordinates: a pair of voxels belongs to the block of its upper one.
+    """
+    seen = Roi(tuple(max(0, b - 1) for b in block.begin), block.end)
+    return seen, tuple(b - s for b, s in zip(block.begin, seen.begin, strict=True))
 
 
 def merge_region_graphs(graphs: Iterable[RegionGraph | str | os.PathLike]) -> RegionGraph:

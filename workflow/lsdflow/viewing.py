@@ -89,7 +89,8 @@ def find_scene(
     UserError
         If there is no such experiment, or nothing of what is asked for has been segmented.
     """
-    folder = Path(folder).resolve()
+    # Not resolved: results may be a link to another disk, and the volumes lie beside the link.
+    folder = Path(folder).absolute()
     root = folder.parents[1]
     runs = _runs(folder / "segmentations", f"{region}/fragments.zarr/fragments", setups, replicates)
     if not runs:

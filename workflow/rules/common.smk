@@ -344,9 +344,17 @@ def region_graphs(wildcards):
 
 def settings_of_fragments(wildcards):
     """What decides how a block's fragments are found, as plain values."""
-    names = ["method", "foreground_threshold", "minimum_seed_distance", "in_sections", "minimum_size"]
-    names += ["minimum_affinity", "mutex_strides", "epsilon"]
-    return {name: cfg["segmentation"][name] for name in names}
+    names = {
+        "watershed": [
+            "foreground_threshold",
+            "minimum_seed_distance",
+            "in_sections",
+            "minimum_size",
+            "minimum_affinity",
+        ],
+        "mutex_watershed": ["mutex_strides"],
+    }[cfg["segmentation"]["method"]]
+    return {name: cfg["segmentation"][name] for name in ["method", "epsilon", *names]}
 
 
 def distances_of_affinities(wildcards):
@@ -365,18 +373,25 @@ def memory_of_fragments(wildcards, attempt):
 
 
 def memory_of_region_graph(wildcards, attempt):
-    """MB for the affinities and fragments of a block, and the graphs of a job's blocks."""
-    return (2000 + 20 * prod(cfg["segmentation"]["block_shape"]) // 10**6) * attempt
+    """MB for the affinities and fragments of a block, and the graph of a job's blocks."""
+    voxels = configuration.region_roi(cfg, REGIONS[wildcards.region]).size / cfg["segmentation"]["chunks"]
+    return int(2000 + (20 * prod(cfg["segmentation"]["block_shape"]) + 0.5 * voxels) / 10**6) * attempt
 
 
 def memory_of_merge_tree(wildcards, attempt):
-    """MB for the graph of the whole region."""
+    """MB for the graph of the whole region; measured 0.4 bytes a voxel."""
     return (2000 + configuration.region_roi(cfg, REGIONS[wildcards.region]).size // 10**6) * attempt
 
 
 def memory_of_segmentation(wildcards, attempt):
     """MB for a block's fragments and segments, and the merge tree."""
-    return (2000 + 40 * prod(cfg["segmentation"]["block_shape"]) // 10**6) * attempt
+    voxels = configuration.region_roi(cfg, REGIONS[wildcards.region]).size
+    return int(2000 + (40 * prod(cfg["segmentation"]["block_shape"]) + 0.05 * voxels) / 10**6) * attempt
+
+
+def memory_of_fragment_store(wildcards, attempt):
+    """MB for the labels of a block, of which there must be some in the region."""
+    return (1000 + 14 * prod(cfg["segmentation"]["block_shape"]) // 10**6) * attempt
 
 
 def segmentation_markers(setup, replicate, region):

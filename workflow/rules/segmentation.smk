@@ -18,7 +18,7 @@ rule create_fragments:
         "../../envs/segment.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
+        mem_mb=memory_of_fragment_store,
         runtime=growing(10),
     params:
         code=code_of("create_store.py"),
@@ -55,7 +55,7 @@ rule fragments:
         code=code_of("fragments.py"),
         roi=roi_of_region,
         block_shape=cfg["segmentation"]["block_shape"],
-        context=cfg["segmentation"]["context"],
+        context=configuration.context_of_fragments(cfg),
         chunks=cfg["segmentation"]["chunks"],
         settings=settings_of_fragments,
         distances=distances_of_affinities,

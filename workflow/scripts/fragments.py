@@ -19,8 +19,8 @@ with job(snakemake):
     fragments = open_volume(store, "fragments", mode="r+")
     grid = BlockGrid(fragments.roi, params.block_shape)
     chunk, chunks = chunk_of(snakemake)
-    # The lists of predicted blocks carry the fingerprint of the predictions: with a new network they differ.
-    done = done_blocks(snakemake, store, grid, [fragments], *files.predicted)
+    # The predictions' store has a name of its own, and the lists of their blocks tell the network.
+    done = done_blocks(snakemake, store, grid, [fragments], files.store, *files.predicted)
 
     def process(index, block):
         found = fragments_of_block(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lsdflow.errors import DamagedError, UserError
-from lsdflow.markers import first_missing, forget_damaged
+from lsdflow.markers import first_missing, forget_damaged, read_marker
 from lsdflow.provenance import file_hash, provenance, settings_hash, write_provenance
 from lsdflow.roi import Roi
 from lsdflow.volumes import Volume, open_volume
@@ -71,15 +71,29 @@ def job(snakemake) -> Iterator[dict[str, Any]]:
 
 
 def _stores_of_blocks(snakemake) -> list[Path]:
-    """Zarr stores among the inputs that were written block by block."""
+    """Zarr stores among the inputs that other rules wrote, block by block."""
     stores = {Path(path).parent for path in snakemake.input if Path(path).name == "zarr.json"}
-    return sorted(store for store in stores if (store / "done").is_dir())
+    own = Path(snakemake.output[0]).parent
+    return sorted(store for store in stores if store.with_suffix("") != own and (store / "done").is_dir())
+
+
+def _unmarked(snakemake, store: Path) -> list[Path]:
+    """The lists among the inputs of blocks of ``store`` that have a block without its marker."""
+    lists = [Path(path) for path in snakemake.input if Path(path).parent == store.with_suffix("")]
+    return [path for path in lists if _has_unmarked(store / "done", json.loads(path.read_bytes()))]
+
+
+def _has_unmarked(folder: Path, listed: Mapping[str, Any]) -> bool:
+    markers = (read_marker(folder / f"{block}.done") for block in listed.get("blocks", ()))
+    return any(marker is None or marker[0] != listed["fingerprint"] for marker in markers)
 
 
 def _check_stores(snakemake) -> None:
     for store in _stores_of_blocks(snakemake):
         if missing := first_missing(store / "done"):
             raise DamagedError(f"damaged data: {missing} is missing, or was cut off", str(missing))
+        if unmarked := _unmarked(snakemake, store):
+            raise DamagedError(f"damaged data: {unmarked[0]} lists blocks that {store} does not have", str(store))
 
 
 def _forget_damaged(snakemake, error: DamagedError) -> str | None:
@@ -92,11 +106,12 @@ def _forget_damaged(snakemake, error: DamagedError) -> str | None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
                 told.append(f"{path} is damaged")
     for store in _stores_of_blocks(snakemake):
-        if n_damaged := forget_damaged(store / "done"):
+        n_damaged = forget_damaged(store / "done")
+        if n_damaged or _unmarked(snakemake, store):
             # Without the list of blocks, Snakemake runs the jobs again that write them.
             for marker in store.with_suffix("").glob("chunk-*"):
                 marker.unlink(missing_ok=True)
-            blocks = "1 block" if n_damaged == 1 else f"{n_damaged} blocks"
+            blocks = {0: "blocks", 1: "1 block"}.get(n_damaged, f"{n_damaged} blocks")
             told.append(f"{blocks} of {store} damaged")
     remedy = ", by a full disk, a lost node or a bad copy maybe: run again, and what is damaged is made anew"
     return "; ".join(told) + remedy if told else None
@@ -121,20 +136,24 @@ def result_folder(output: str) -> Path:
     return path.parent
 
 
-def params_hash(snakemake, *paths: str) -> str:
-    """Names the settings of a job and what it starts from; for done-markers and states to resume.
+def params_hash(snakemake, *paths: str, also: Any = None) -> str:
+    """Names the settings of a job and what it starts from (``paths``, ``also``); for done-markers and states to resume.
 
     Files count by their content, lists of done blocks by what these were made from (not by how many a job found done),
-    folders (Zarr stores of any size) by the names, sizes and times of their files.
+    a merge tree by what is in it, other folders (Zarr stores of any size) by the names, sizes and times of their files.
     """
-    # Into how many jobs the work is cut changes none of it.
+    # Into how many jobs the work is cut changes none of it: neither this one's nor that behind the inputs.
     params = {key: value for key, value in snakemake.params.items() if key != "chunks"}
-    return settings_hash([params, [_identity(Path(path)) for path in paths]])
+    identities = list(dict.fromkeys(_identity(Path(path)) for path in paths))
+    return settings_hash([params, identities, also])
 
 
 def _identity(path: Path) -> str:
     if path.is_file():
         return json.loads(path.read_bytes())["fingerprint"] if path.name.startswith("chunk-") else file_hash(path)
+    if path.name == "merge_tree.zarr":
+        files = (file for file in sorted(path.rglob("*")) if file.is_file())
+        return settings_hash([[str(file.relative_to(path)), file_hash(file)] for file in files])
     files = ((file, file.stat()) for file in sorted(path.rglob("*")) if file.is_file())
     return settings_hash([[str(file.relative_to(path)), stat.st_size, stat.st_mtime_ns] for file, stat in files])
 

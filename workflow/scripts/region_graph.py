@@ -4,9 +4,9 @@ from pathlib import Path
 
 from lsdflow.blocks import BlockGrid, DoneBlocks, run_blocks
 from lsdflow.fragments import NEAREST
-from lsdflow.region_graph import merge_region_graphs, region_graph
+from lsdflow.region_graph import merge_region_graphs, region_graph, window_of_pairs
 from lsdflow.roi import as_roi
-from lsdflow.volumes import Roi, open_volume
+from lsdflow.volumes import open_volume
 from lsdflow_chunk import chunk_of
 from lsdflow_job import job, params_hash, region_of
 
@@ -21,12 +21,14 @@ with job(snakemake):
     def graph_of(index):
         return folder / f"{index}.npz"
 
-    done = DoneBlocks(folder / "done", params_hash(snakemake, *files.found), lambda index: [graph_of(index)])
+    done = DoneBlocks(
+        folder / "done",
+        params_hash(snakemake, files.store, files.fragments, *files.found),
+        lambda index: [graph_of(index)],
+    )
 
     def process(index, block):
-        # One voxel more towards lower coordinates: a pair of voxels belongs to the block of its upper one.
-        seen = Roi(tuple(max(0, b - 1) for b in block.begin), block.end)
-        context = [b - s for b, s in zip(block.begin, seen.begin, strict=True)]
+        seen, context = window_of_pairs(block)
         values = affinities.read(seen.shift(box.begin), channels=slice(NEAREST))
         region_graph(values, fragments.read(seen), context=context).save(graph_of(index))
 
