@@ -125,7 +125,8 @@ def folders_of_results(folder: Path) -> set[Path]:
     for part in ("results", "resources"):
         for path in (folder / part).rglob("*"):
             inside = path.relative_to(folder)
-            skipped = {"logs", "benchmarks", "provenance", "events", "snapshots"} & set(inside.parts)
+            # Blocks lie below the result that a job makes of them.
+            skipped = {"logs", "benchmarks", "provenance", "events", "snapshots", "blocks"} & set(inside.parts)
             if skipped or any(parent.suffix == ".zarr" for parent in inside.parents):
                 continue
             # The lists that jobs leave lie one level below the results they belong to, as do their records.
