@@ -34,7 +34,7 @@ class FragmentSettings:
 
     method: str = "watershed"
     foreground_threshold: float = 0.5
-    minimum_seed_distance: int = 10
+    minimum_seed_distance: int | Sequence[int] = 10
     in_sections: bool = False
     minimum_size: int = 0
     minimum_affinity: float = 0
