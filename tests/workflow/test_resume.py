@@ -185,12 +185,12 @@ def test_new_network_makes_all_blocks_again(project, config, uninterrupted, tmp_
 
 
 def limit_files(size: int) -> None:
-    """Let this process and those it starts write no file larger than ``size`` bytes."""
+    """Let this process and those it starts write no file larger than ``size`` bytes (Snakemake copies its rule files)."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def test_disk_full_while_a_volume_is_written_leaves_none(project, config, tmp_path):
-    answer = project.run(tmp_path, config, arguments=[VOLUME], before=lambda: limit_files(20_000))
+    answer = project.run(tmp_path, config, arguments=[VOLUME], before=lambda: limit_files(30_000))
     check_full(answer, "simulate_volume")
     assert not (tmp_path / VOLUME).exists()
     assert project.plan(tmp_path, config, targets=[VOLUME]).rules == {"simulate_volume"}
@@ -199,7 +199,7 @@ def test_disk_full_while_a_volume_is_written_leaves_none(project, config, tmp_pa
 def test_disk_full_while_training_leaves_no_checkpoint(project, config, uninterrupted, tmp_path):
     folder = copy(uninterrupted, tmp_path / "run")
     shutil.rmtree(folder / MODEL)
-    answer = project.run(folder, config, arguments=[CHECKPOINT], before=lambda: limit_files(20_000))
+    answer = project.run(folder, config, arguments=[CHECKPOINT], before=lambda: limit_files(30_000))
     check_full(answer, "train")
     assert not (folder / CHECKPOINT).exists() and not (folder / MODEL / "state.pt").exists()
     assert project.plan(folder, config, targets=[CHECKPOINT]).rules == {"train"}
