@@ -185,7 +185,7 @@ def test_new_network_makes_all_blocks_again(project, config, uninterrupted, tmp_
 
 
 def limit_files(size: int) -> None:
-    """Let this process and those it starts write no larger file (``size`` in bytes; Snakemake copies its rule files)."""
+    """Let this process and those it starts write no larger file; Snakemake copies its rule files, of 20 kB."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
